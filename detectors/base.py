@@ -1,0 +1,419 @@
+"""The types every detector speaks: Batch, View, Evidence, Finding, Verdict, Detector, and the registry.
+
+A statistical detector never raises an alarm. It yields `Evidence` (logs of e-values, block by block), the account
+(account.py) turns evidence into verdicts, and the detector hears each verdict through `react` before it goes on.
+Exact rules, which need no statistics, yield `Finding`s themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+Page = dict[str, npt.NDArray[Any]]
+"""One unit of stored state: named arrays. monitor/state/codec.py writes it with a version and a checksum."""
+
+AccountName = Literal["drift", "attack", "traffic"]
+Severity = Literal["info", "warning", "critical"]
+
+
+class Cell(IntEnum):
+    """What a numeric cell held. Only VALID cells carry a finite number; all others hold 0.0 in the matrix."""
+
+    VALID = 0
+    NULL = 1
+    """The field was there and null."""
+    ABSENT = 2
+    """The record had no such field."""
+    NOT_FINITE = 3
+    """NaN or infinite."""
+    MISTYPED = 4
+    """Text, a truth value or a structure where a number is expected."""
+
+
+NULL_CODE, ABSENT_CODE, MISTYPED_CODE = -1, -2, -3
+"""Category codes below zero: null, field absent, not text. Codes from zero on index the column's vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numeric:
+    """Numeric columns: `values` (n, d) float64, finite everywhere; `status` (n, d) of `Cell`; `names` (d,)."""
+
+    names: tuple[str, ...]
+    values: F64
+    status: U8
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """Categorical columns: `codes` (n, c) int32 into `vocabulary[c]`, or one of the codes below zero; `names` (c,).
+
+    The vocabulary of a column begins with the values of the reference, in its order; values the reference does not
+    have follow in the order in which this batch shows them. Codes of such values hold for this batch only.
+    """
+
+    names: tuple[str, ...]
+    codes: I32
+    vocabulary: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Where each event was logged: `topic` indexes `topics`; partition, offset and row are int64; all (n,)."""
+
+    topics: tuple[str, ...]
+    topic: I32
+    partition: I64
+    offset: I64
+    row: I64
+
+    def at(self, i: int) -> str:
+        """The identity of event `i` as one stable string."""
+        return f"{self.topics[self.topic[i]]}/{self.partition[i]}/{self.offset[i]}/{self.row[i]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frozen columns of consecutive events of one subject. Event `i` is row `i` of every column.
+
+    `start` is the running number (from 0) of the first event among the subject's events, `time` the event times in
+    epoch seconds. `client` indexes `clients` (pseudonyms), -1 where no client is known. `outputs` holds what the
+    model answered as further columns: the numeric `score` or `prediction`, the categorical `class`. `new_fields`
+    names fields the schema does not know, with the rows (int64, ascending) that have each. `event_ids` are
+    chosen by clients: good for display, never a key.
+    """
+
+    subject: str
+    start: int
+    time: F64
+    identity: Identity
+    client: I32
+    clients: tuple[str, ...]
+    version: I32
+    versions: tuple[str, ...]
+    numeric: Numeric
+    category: Category
+    outputs_numeric: Numeric
+    outputs_category: Category
+    event_ids: tuple[str | None, ...]
+    new_fields: tuple[tuple[str, I64], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+# --- what detectors yield -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One watched quantity: `name` is unique in its detector; `fields` are the columns it is a function of."""
+
+    name: str
+    kind: str
+    """Kind of incident this stream raises (interfaces.md, section 4)."""
+    statistic: str
+    """loc, scale, tail, range, missing, not_a_number, category, new, ..."""
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """The bets of a detector, flat: bet `k` is placed on stream `stream[k]` with `weight[k]`; weights sum to 1.
+
+    Flat, because streams differ in the number of their bets. `leak[k]` <= 1 multiplies the capital of bet `k` at
+    every block; it only lowers e-values, and keeps streams without events from hoarding their injection.
+    """
+
+    stream: I64
+    weight: F64
+    leak: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Logs of e-values of consecutive blocks: `log_e` is (blocks, bets), E[exp(log_e) | past] <= 1 without change.
+
+    `elapsed` (blocks,) is the watermark time in seconds that each block adds to the budget. It must be known before
+    the block begins (the duration of the block before the last one), or the budget does not hold. `row` (blocks,) is
+    the row of the current batch that closed the block, `position` (blocks,) the running number of that event.
+    For role "recovery" column `k` of `log_e` belongs to the latch whose leading stream is `leading[k]`.
+    """
+
+    detector: str
+    log_e: F64
+    elapsed: F64
+    row: I64
+    position: I64
+    role: Literal["alarm", "recovery"] = "alarm"
+    leading: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvidence:
+    """Logs of e-values of single events for the per-client rule: `log_e` is (n, tests), one row for an event of the
+    batch. `client` (n,) indexes `clients` (pseudonyms); rows with -1 are ignored."""
+
+    detector: str
+    log_e: F64
+    client: I32
+    clients: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A verdict of the sum rule: the named `streams` carry at least 90 % of the capital, `leading` the most.
+
+    `ratio` is the capital at the alarm over what was injected since the last reset ("evidence ratio : 1").
+    """
+
+    detector: str
+    streams: tuple[int, ...]
+    leading: int
+    block: int
+    """Index into the evidence that alarmed."""
+    row: int
+    position: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """Streams of a detector that stay silent after an alarm until they recover. `key` is stable and unique."""
+
+    key: str
+    detector: str
+    streams: tuple[int, ...]
+    leading: int
+    cause: str = ""
+    """Cause of the incident the latch belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the account made of one piece of evidence. `consumed` blocks were judged; the rest is void.
+
+    An alarm at a block ends the judgement there: the detector re-computes later blocks, because it may have to
+    restore its null first.
+    """
+
+    detector: str
+    consumed: int
+    alarm: Alarm | None = None
+    latched: tuple[Latch, ...] = ()
+    recovered: tuple[Latch, ...] = ()
+    suspects: tuple[tuple[str, str], ...] = ()
+    """(pseudonym, test) pairs that crossed the per-client threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of a why, as it is stored and shown: what was observed, what was expected, over which events."""
+
+    detector: str
+    stream: str
+    observed: float
+    expected: float
+    unit: str
+    n: int
+    since: float
+    until: float
+    field: str = ""
+    statistic: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The numbers behind an alarm: onset with its interval (epoch seconds) and the measures, strongest first."""
+
+    onset: float
+    onset_interval: tuple[float, float]
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRef:
+    """Whom or what an incident is about: type as in interfaces.md section 4 (client, feature, model, ...)."""
+
+    type: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something an operator should know of. `action` "open" starts or feeds an incident, "recover" ends one.
+
+    `cause` identifies the cause among those of the same subject and account (an exact rule names its field; an
+    alarm of a sum account leaves it empty: alarms near each other are one cause). `row` is the row of the current
+    batch that triggered it, -1 when time did; `position` the running number of that event.
+    """
+
+    detector: str
+    kind: str
+    account: AccountName | Literal["rules"]
+    severity: Severity
+    time: float
+    row: int
+    position: int
+    subjects: tuple[SubjectRef, ...]
+    onset: float
+    measures: tuple[Measure, ...]
+    cause: str = ""
+    action: Literal["open", "recover"] = "open"
+    model_version: str | None = None
+    atlas: tuple[str, ...] = ()
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+class Views:
+    """Derived columns of one batch, each computed at most once and shared by all detectors of the model."""
+
+    def __init__(self, batch: Batch, context: Context) -> None:
+        self.batch = batch
+        self.context = context
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        """The view called `name`. KeyError names the known ones."""
+        if name not in self._made:
+            if name not in VIEWS:
+                raise KeyError(f"no view {name!r}; known: {', '.join(sorted(VIEWS))}")
+            self._made[name] = VIEWS[name](self)
+        return self._made[name]
+
+
+View = Callable[[Views], Any]
+VIEWS: dict[str, View] = {}
+
+
+def view(name: str) -> Callable[[View], View]:
+    """Register a derived column under `name`."""
+
+    def register(function: View) -> View:
+        if name in VIEWS:
+            raise ValueError(f"two views are called {name!r}")
+        VIEWS[name] = function
+        return function
+
+    return register
+
+
+# --- detectors ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a detector may know of its model besides the batches: fixed while the detector lives."""
+
+    subject: str
+    reference: Any = None
+    """`detectors.reference.Reference`, or None where the model has none (yet)."""
+    events_per_day: float = 100_000.0
+    importances: Mapping[str, float] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Compiled forms of the reference, shared by views and detectors; never state."""
+
+
+class StateError(ValueError):
+    """Stored state that this detector cannot take: wrong version, wrong shapes. The message names both."""
+
+
+class Detector(ABC):
+    """Declares what it is, eats batches, yields evidence or findings. One class a file; found by walking packages.
+
+    Contract, checked for every registered detector by tests/conformance:
+    deterministic along slices; `restore(all pages ever given by dirty(), newest first)` gives an equal detector;
+    keeps no reference to a batch; survives NaN, infinities and huge numbers; bounded state; `update` with an empty
+    batch and `advance` without events are harmless.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    """The kind of incident it raises most often; streams may name others."""
+    scope: ClassVar[Literal["model", "client", "feature", "stream"]]
+    inputs: ClassVar[frozenset[str]]
+    """Of: features, outputs, reference, client, labels. Without one of them the detector is off, visibly."""
+    state_version: ClassVar[int]
+    views: ClassVar[tuple[str, ...]] = ()
+    account: ClassVar[AccountName | None] = None
+    share: ClassVar[float] = 0.0
+    atlas: ClassVar[tuple[str, ...]] = ()
+    Params: ClassVar[type[Any]]
+    """A frozen dataclass; the comments of its fields are the documentation."""
+
+    def __init__(self, context: Context, params: Any) -> None:
+        self.context = context
+        self.params = params
+
+    def streams(self) -> Sequence[Stream]:
+        """The watched streams, in the order of their indices. Exact rules have none."""
+        return ()
+
+    def bets(self) -> Bets | None:
+        """How the detector's share of the account is split. None for exact rules."""
+        return None
+
+    @abstractmethod
+    def update(self, batch: Batch, views: Views) -> Iterator[Evidence | ClientEvidence | Finding]:
+        """Eat one batch. After each yielded `Evidence` the caller calls `react` before it resumes the generator."""
+
+    def advance(self, watermark: float) -> Iterator[Evidence | ClientEvidence | Finding]:
+        """Time has come to `watermark` (epoch seconds), also when no event came. Silence and time-outs live here."""
+        return iter(())
+
+    def react(self, verdict: Verdict) -> None:  # noqa: B027  (most detectors do not mind)
+        """Hear the verdict on the evidence just yielded, or an alarm of another detector of the model."""
+
+    def explain(self, streams: Sequence[int], block: int) -> Explanation:
+        """The numbers of the why for these streams at the last alarm. Only detectors with streams are asked."""
+        raise NotImplementedError(f"{self.name} has no streams to explain")
+
+    @abstractmethod
+    def dirty(self) -> dict[str, Page]:
+        """Pages changed since the last call, by name. The arrays are the caller's: they are not touched again."""
+
+    @abstractmethod
+    def restore(self, pages: Mapping[str, Page]) -> None:
+        """Take the state of an equal detector. Raises StateError and stays usable when the pages do not fit."""
+
+    def merge(self, other: Detector) -> None:
+        """Add the state of a detector that saw other events of the same model. Only where state is additive."""
+        raise NotImplementedError(f"the state of {self.name} is not additive")
+
+
+D = TypeVar("D", bound=type[Detector])
+REGISTRY: dict[str, type[Detector]] = {}
+
+
+def register(cls: D) -> D:
+    """Class decorator: make a detector known under its name."""
+    if cls.name in REGISTRY:
+        raise ValueError(f"two detectors are called {cls.name!r}")
+    REGISTRY[cls.name] = cls
+    return cls
+
+
+def registry() -> dict[str, type[Detector]]:
+    """All detectors by name, sorted: walks the package once and imports every module in it."""
+    import detectors
+
+    for module in pkgutil.walk_packages(detectors.__path__, "detectors."):
+        importlib.import_module(module.name)
+    return dict(sorted(REGISTRY.items()))

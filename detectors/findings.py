@@ -1,0 +1,47 @@
+"""An alarm of a sum account, told as a finding: whom it names, since when, with which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectors.base import AccountName, Alarm, Batch, Explanation, Finding, Measure, Stream, SubjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmContext:
+    """What an alarm needs from its surroundings to become a finding."""
+
+    account: AccountName
+    streams: Sequence[Stream]
+    inputs: frozenset[str]
+    """Names of the input fields: an alarm names these as features, and the model itself for its outputs."""
+    model: str
+
+
+def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Batch, around: AlarmContext) -> Finding:
+    """The finding of an alarm. Its kind is that of the stream with most evidence."""
+    leading = around.streams[alarm.leading]
+    fields = dict.fromkeys(f for s in (alarm.leading, *alarm.streams) for f in around.streams[s].fields)
+    subjects = [SubjectRef("feature", f) for f in fields if f in around.inputs]
+    if not subjects:
+        subjects = [SubjectRef("model", around.model)]
+    now = float(batch.time[alarm.row])
+    events = max((m.n for m in explanation.measures), default=0)
+    ratio = Measure(
+        alarm.detector, leading.name, alarm.ratio, 1.0, "ratio", events, explanation.onset, now, statistic="evidence"
+    )
+    version = int(batch.version[alarm.row])
+    return Finding(
+        detector=alarm.detector,
+        kind=leading.kind,
+        account=around.account,
+        severity="warning",
+        time=now,
+        row=alarm.row,
+        position=alarm.position,
+        subjects=tuple(subjects),
+        onset=explanation.onset,
+        measures=(*explanation.measures, ratio),
+        model_version=batch.versions[version] if version >= 0 else None,
+    )
