@@ -1,0 +1,229 @@
+"""Exact rule: a field that is gone, null, not finite or of the wrong type in every event of a run, or that is new.
+
+A run counts when the reference makes it practically impossible: with a fault share `a` of the reference (smoothed),
+`k` faulty events in a row have probability a^k; `k` is the smallest with a^k <= `chance`. Partial faults (40 % nulls)
+are no runs: they are the business of the statistical streams.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detectors.base import (
+    ABSENT_CODE,
+    F64,
+    I64,
+    MISTYPED_CODE,
+    NULL_CODE,
+    Batch,
+    Bool,
+    Cell,
+    Context,
+    Detector,
+    Finding,
+    Measure,
+    Page,
+    StateError,
+    SubjectRef,
+    Views,
+    register,
+)
+from detectors.reference import Reference
+
+FAULTS = ("absent", "null", "not_finite", "mistyped")
+_NUMERIC = (Cell.ABSENT, Cell.NULL, Cell.NOT_FINITE, Cell.MISTYPED)
+_CATEGORY = (ABSENT_CODE, NULL_CODE, None, MISTYPED_CODE)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of the field rule."""
+
+    chance: float = 1e-12
+    """Probability that a run of the reported length is chance, per field and start of a run."""
+    min_run: int = 10
+    """Shortest run that is reported, however clean the reference."""
+    max_share: float = 0.2
+    """A fault the reference itself shows in more than this share of rows is normal, and not watched."""
+    new_field_events: int = 10
+    """Events that must carry a field unknown to the reference before it is reported."""
+    new_field_gone: int = 1_000
+    """Events without a reported new field after which its incident closes."""
+    max_new_fields: int = 20
+    """New fields remembered at a time: names come from records, and must not grow state."""
+
+
+class _Turn(NamedTuple):
+    """A run that reached its length: of faults (opens) or of good events (closes)."""
+
+    row: int
+    column: int
+    opens: bool
+
+
+@register
+class FieldRule(Detector):
+    """Vanished, null, non-finite, mistyped and new fields."""
+
+    name = "field_rule"
+    kind = "data_quality"
+    scope = "feature"
+    inputs = frozenset({"features", "reference"})
+    state_version = 1
+    Params = Params
+
+    def __init__(self, context: Context, params: Any) -> None:
+        super().__init__(context, params)
+        reference = context.reference
+        if not isinstance(reference, Reference):
+            raise ValueError(f"{self.name} needs a reference")
+        self._fields = reference.fields
+        faults = _faults(reference.rows)
+        self._columns = tuple((f, k) for f in self._fields for k in FAULTS)
+        self._expected: F64 = faults.mean(axis=0)
+        smoothed = (faults.sum(axis=0) + 1.0) / (len(reference) + 2.0)
+        length = np.ceil(np.log(params.chance) / np.log(smoothed)).astype(np.int64)
+        self._length: I64 = np.maximum(length, params.min_run)
+        self._watched: Bool = self._expected <= params.max_share
+        n = len(self._columns)
+        self._bad_run = np.zeros(n, np.int64)
+        self._good_run = np.zeros(n, np.int64)
+        self._since = np.zeros(n)
+        self._open = np.zeros(n, np.bool_)
+        self._new: dict[str, tuple[int, int, float, bool]] = {}
+        self._changed = False
+
+    def update(self, batch: Batch, views: Views) -> Iterator[Finding]:
+        """Findings in the order of the rows that trigger them."""
+        if not len(batch):
+            return
+        self._changed = True
+        faults = _faults(batch)
+        found = [*self._runs(batch, faults), *self._new_fields(batch)]
+        yield from sorted(found, key=lambda f: f.row)
+
+    def dirty(self) -> dict[str, Page]:
+        if not self._changed:
+            return {}
+        self._changed = False
+        names = json.dumps(list(self._new)).encode()
+        return {
+            "runs": {
+                "bad": self._bad_run.copy(),
+                "good": self._good_run.copy(),
+                "since": self._since.copy(),
+                "open": self._open.copy(),
+            },
+            "new": {
+                "names": np.frombuffer(names, np.uint8).copy(),
+                "rows": np.array(list(self._new.values()), np.float64).reshape(len(self._new), 4),
+            },
+        }
+
+    def restore(self, pages: Mapping[str, Page]) -> None:
+        runs = pages.get("runs", {})
+        if set(runs) != {"bad", "good", "since", "open"} or any(len(a) != len(self._columns) for a in runs.values()):
+            raise StateError(f"{self.name}: stored runs do not fit the {len(self._columns)} watched columns")
+        self._bad_run, self._good_run = runs["bad"].astype(np.int64), runs["good"].astype(np.int64)
+        self._since, self._open = runs["since"].astype(np.float64), runs["open"].astype(np.bool_)
+        names = json.loads(pages["new"]["names"].tobytes())
+        rows = pages["new"]["rows"].tolist()
+        self._new = {n: (int(a), int(b), t, bool(o)) for n, (a, b, t, o) in zip(names, rows, strict=True)}
+
+    def _runs(self, batch: Batch, faults: Bool) -> list[Finding]:
+        """Lengths of the runs at every row, vectorised; then the few rows where one reaches its length."""
+        bad = _run_lengths(faults, self._bad_run)
+        good = _run_lengths(~faults, self._good_run)
+        begun = np.clip(len(batch) - bad[-1], 0, len(batch) - 1)
+        since = np.where(bad[-1] > len(batch), self._since, batch.time[begun])
+        turns = [_Turn(i, j, True) for i, j in np.argwhere((bad == self._length) & self._watched).tolist()]
+        turns += [_Turn(i, j, False) for i, j in np.argwhere((good == self._length) & self._watched).tolist()]
+        found = []
+        for turn in sorted(turns):
+            if turn.opens != self._open[turn.column]:
+                self._open[turn.column] = turn.opens
+                found.append(self._finding(batch, turn))
+        self._bad_run, self._good_run, self._since = bad[-1].copy(), good[-1].copy(), since
+        return found
+
+    def _finding(self, batch: Batch, turn: _Turn) -> Finding:
+        field, fault = self._columns[turn.column]
+        length = int(self._length[turn.column])
+        begin = turn.row - length + 1
+        now = float(batch.time[turn.row])
+        onset = float(batch.time[begin] if begin >= 0 else self._since[turn.column]) if turn.opens else now
+        expected = float(self._expected[turn.column])
+        measure = Measure(self.name, f"{field}:{fault}", 1.0, expected, "share", length, onset, now, field, fault)
+        return self._report(batch, turn.row, field, f"{fault}:{field}", measure, turn.opens)
+
+    def _report(
+        self, batch: Batch, row: int, field: str, cause: str, measure: Measure, opens: bool, info: bool = False
+    ) -> Finding:
+        version = int(batch.version[row])
+        return Finding(
+            detector=self.name,
+            kind=self.kind,
+            account="rules",
+            severity="info" if info else "warning",
+            time=float(batch.time[row]),
+            row=row,
+            position=batch.start + row,
+            subjects=(SubjectRef("feature", field),),
+            onset=measure.since,
+            measures=(measure,),
+            cause=cause,
+            action="open" if opens else "recover",
+            model_version=batch.versions[version] if version >= 0 else None,
+        )
+
+    def _new_fields(self, batch: Batch) -> list[Finding]:
+        """A field that is new counts up to its report; one reported closes when it has been gone long enough."""
+        found = []
+        for name, rows in batch.new_fields:
+            if name not in self._new and len(self._new) >= self.params.max_new_fields:
+                continue
+            seen, _, since, is_open = self._new.get(name, (0, 0, float(batch.time[rows[0]]), False))
+            due = self.params.new_field_events - seen
+            if not is_open and due <= len(rows):
+                is_open = True
+                row = int(rows[max(due, 1) - 1])
+                found.append(self._new_finding(batch, row, name, since, self.params.new_field_events, True))
+            self._new[name] = (seen + len(rows), batch.start + int(rows[-1]), since, is_open)
+        for name, (seen, last, since, is_open) in list(self._new.items()):
+            gone = last + self.params.new_field_gone - batch.start
+            if gone < len(batch):
+                del self._new[name]
+                if is_open:
+                    found.append(self._new_finding(batch, gone, name, since, seen, False))
+        return found
+
+    def _new_finding(self, batch: Batch, row: int, name: str, since: float, seen: int, opens: bool) -> Finding:
+        now = float(batch.time[row])
+        measure = Measure(
+            self.name, f"{name}:new_field", float(seen), 0.0, "events", seen, since, now, name, "new field"
+        )
+        return self._report(batch, row, name, f"new_field:{name}", measure, opens, info=True)
+
+
+def _faults(batch: Batch) -> Bool:
+    """(n, fields × faults): which fault each cell has."""
+    out = np.zeros((len(batch), len(batch.numeric.names) + len(batch.category.names), len(FAULTS)), np.bool_)
+    d = len(batch.numeric.names)
+    for k, (status, code) in enumerate(zip(_NUMERIC, _CATEGORY, strict=True)):
+        out[:, :d, k] = batch.numeric.status == status
+        if code is not None:
+            out[:, d:, k] = batch.category.codes == code
+    return out.reshape(len(batch), -1)
+
+
+def _run_lengths(hit: Bool, carried: I64) -> I64:
+    """(n, columns): how many hits in a row end at each row, `carried` from before the first."""
+    rows = np.arange(len(hit))[:, None]
+    last_miss = np.maximum.accumulate(np.where(hit, -1, rows), axis=0)
+    lengths: I64 = np.where(last_miss < 0, rows + 1 + carried, rows - last_miss)
+    return np.where(hit, lengths, 0)
