@@ -1,0 +1,1 @@
+"""Evidence of one cause becomes one incident, and incidents become messages."""

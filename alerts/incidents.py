@@ -1,0 +1,205 @@
+"""Findings of one cause become one incident: lifecycle and correlation, pure.
+
+Same cause: same subject and account, and the alarm falls within 1,000 events (40 blocks of 25) of the incident's
+last alarm. Exact rules name their cause; it stays one cause until it recovers. A field that vanishes breaks a rule
+and moves statistics as well: rule and drift findings about the same field within 1,000 events are one cause too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from alerts.taxonomy import taxonomy_of
+from alerts.why import sentence
+from detectors.base import Finding, Measure, Severity
+
+Status = Literal["open", "acknowledged", "silenced", "resolved"]
+SAME_CAUSE_EVENTS = 1_000
+MAX_MEASURES = 64
+"""Stored measures per incident: a storm of alarms of one cause must not grow a row without bound."""
+_RANK = {"info": 0, "warning": 1, "critical": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSubject:
+    """Whom or what the incident is about, since when (event time), and the event that put it there."""
+
+    type: str
+    id: str
+    since: float
+    trigger_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One incident in its present state. Times are event times in epoch seconds."""
+
+    id: str
+    subject: str
+    model: str | None
+    tenant: str
+    kind: str
+    account: str
+    cause: str
+    severity: Severity
+    severity_max: Severity
+    status: Status
+    model_version: str | None
+    opened_at: float
+    resolved_at: float | None
+    onset: float
+    why: str
+    subjects: tuple[IncidentSubject, ...]
+    detectors: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    atlas: tuple[str, ...]
+    last_position: int
+    alarms: int = 1
+    resolution: str = ""
+    acknowledged_by: str | None = None
+    taxonomy: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A finding with what only the pipeline knows: the subject it came from, and the event that triggered it."""
+
+    finding: Finding
+    subject: str
+    model: str | None
+    tenant: str
+    trigger: str
+    """Stable identity of the triggering event (topic/partition/offset/row), or of the tick."""
+    event_id: str | None
+
+
+def incident_id(model: str | None, kind: str, cause: str, trigger: str) -> str:
+    """The id of an incident follows from what it is about, so that a replay makes the same ones."""
+    text = "\x1f".join((model or "", kind, cause, trigger))
+    return "inc_" + hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+class IncidentBook:
+    """The incidents that can still change, and the rules by which findings change them."""
+
+    def __init__(self, open_incidents: Iterable[Incident] = ()) -> None:
+        self._live: dict[str, Incident] = {i.id: i for i in open_incidents}
+        self._changed: dict[str, Incident] = {}
+
+    def open(self) -> list[Incident]:
+        """Incidents that are not resolved, oldest first."""
+        return sorted(self._live.values(), key=lambda i: (i.opened_at, i.id))
+
+    def get(self, incident: str) -> Incident | None:
+        """The live incident with this id."""
+        return self._live.get(incident)
+
+    def take_changes(self) -> list[Incident]:
+        """Incidents changed since the last call, each once, in its last state."""
+        changed = list(self._changed.values())
+        self._changed.clear()
+        return changed
+
+    def apply(self, sighting: Sighting) -> Incident | None:
+        """Open, feed or resolve an incident. Returns the incident as it now is, None when nothing changed."""
+        finding = sighting.finding
+        if finding.action == "recover":
+            return self._recover(sighting)
+        live = self._same_cause(sighting)
+        return self._put(self._opened(sighting) if live is None else self._fed(live, sighting))
+
+    def acknowledge(self, incident: str, by: str) -> Incident:
+        """Mark as seen by a person. KeyError when there is no such live incident."""
+        return self._put(replace(self._live[incident], status="acknowledged", acknowledged_by=by))
+
+    def resolve(self, incident: str, at: float, resolution: str) -> Incident:
+        """Close by hand or by rule. KeyError when there is no such live incident."""
+        closed = replace(self._live.pop(incident), status="resolved", resolved_at=at, resolution=resolution)
+        self._changed[incident] = closed
+        return closed
+
+    def _put(self, incident: Incident) -> Incident:
+        self._live[incident.id] = self._changed[incident.id] = incident
+        return incident
+
+    def _same_cause(self, sighting: Sighting) -> Incident | None:
+        live = (i for i in reversed(self.open()) if i.subject == sighting.subject)
+        return next((i for i in live if _is_same_cause(i, sighting.finding)), None)
+
+    def _recover(self, sighting: Sighting) -> Incident | None:
+        """Recovery names the incident it ends by id in `cause`, or, for exact rules, by the cause itself."""
+        finding = sighting.finding
+        if finding.cause in self._live:
+            return self.resolve(finding.cause, finding.time, "recovered")
+        for incident in self.open():
+            same = incident.subject == sighting.subject and incident.account == finding.account
+            if same and finding.cause and incident.cause == finding.cause:
+                return self.resolve(incident.id, finding.time, "recovered")
+        return None
+
+    def _opened(self, sighting: Sighting) -> Incident:
+        finding = sighting.finding
+        incident = Incident(
+            id=incident_id(sighting.model, finding.kind, finding.cause, sighting.trigger),
+            subject=sighting.subject,
+            model=sighting.model,
+            tenant=sighting.tenant,
+            kind=finding.kind,
+            account=finding.account,
+            cause=finding.cause,
+            severity=finding.severity,
+            severity_max=finding.severity,
+            status="open",
+            model_version=finding.model_version,
+            opened_at=finding.time,
+            resolved_at=None,
+            onset=finding.onset,
+            why="",
+            subjects=_subjects(finding, sighting.event_id),
+            detectors=(finding.detector,),
+            measures=finding.measures[:MAX_MEASURES],
+            atlas=finding.atlas,
+            last_position=finding.position,
+            taxonomy=taxonomy_of(finding.kind, finding.atlas),
+        )
+        return replace(incident, why=sentence(incident.kind, incident.measures, incident.onset))
+
+    def _fed(self, incident: Incident, sighting: Sighting) -> Incident:
+        finding = sighting.finding
+        known = {(s.type, s.id) for s in incident.subjects}
+        new = tuple(s for s in _subjects(finding, sighting.event_id) if (s.type, s.id) not in known)
+        worse = finding.severity if _RANK[finding.severity] > _RANK[incident.severity] else incident.severity
+        seen = {(m.stream, m.statistic) for m in incident.measures}
+        more = tuple(m for m in finding.measures if (m.stream, m.statistic) not in seen)
+        measures = (incident.measures + more)[:MAX_MEASURES]
+        return replace(
+            incident,
+            severity=worse,
+            severity_max=worse if _RANK[worse] > _RANK[incident.severity_max] else incident.severity_max,
+            subjects=incident.subjects + new,
+            detectors=tuple(dict.fromkeys((*incident.detectors, finding.detector))),
+            measures=measures,
+            why=sentence(incident.kind, measures, incident.onset),
+            atlas=tuple(dict.fromkeys((*incident.atlas, *finding.atlas))),
+            last_position=max(incident.last_position, finding.position),
+            alarms=incident.alarms + 1,
+        )
+
+
+def _is_same_cause(incident: Incident, finding: Finding) -> bool:
+    if finding.cause and incident.account == finding.account and incident.cause == finding.cause:
+        return incident.kind == finding.kind
+    if finding.position - incident.last_position > SAME_CAUSE_EVENTS:
+        return False
+    if incident.account == finding.account:
+        return not incident.cause and not finding.cause
+    if {incident.account, finding.account} != {"rules", "drift"}:
+        return False
+    return not {(s.type, s.id) for s in incident.subjects}.isdisjoint((s.type, s.id) for s in finding.subjects)
+
+
+def _subjects(finding: Finding, event_id: str | None) -> tuple[IncidentSubject, ...]:
+    return tuple(IncidentSubject(s.type, s.id, finding.time, event_id) for s in finding.subjects)

@@ -1,0 +1,65 @@
+"""The one sentence of an incident. Every number in it stands in a stored measure, rounded by `number` or `clock`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from detectors.base import Measure
+
+EVIDENCE = "evidence"
+"""Statistic of the measure that carries the evidence ratio (capital at the alarm over what was injected)."""
+NAMED = 3
+"""Fields told in full; further ones are counted."""
+
+_WORDS = {
+    "share": "share",
+    "mean": "mean",
+    "median": "median",
+    "sd": "spread (sd)",
+    "rate": "rate",
+}
+
+
+def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
+    """Say what moved from what to what, since when, over how many events, and how strong the evidence is."""
+    told = [m for m in measures if m.statistic != EVIDENCE]
+    if not told:
+        return f"{kind.replace('_', ' ')} since {clock(onset)}"
+    fields = list(dict.fromkeys(_name(m) for m in told))
+    parts = [_part(next(m for m in told if _name(m) == name)) for name in fields[:NAMED]]
+    text = "; ".join(parts) + f"; since {clock(onset)}"
+    if len(fields) > NAMED:
+        text += f"; {len(fields) - NAMED} further moved"
+    ratio = [m for m in measures if m.statistic == EVIDENCE]
+    if ratio:
+        text += f"; evidence {number(ratio[0].observed)} : 1"
+    return text
+
+
+def number(value: float) -> str:
+    """A number as the sentence shows it: three significant digits, no needless exponent."""
+    if not math.isfinite(value):
+        return "unknown"
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def clock(at: float) -> str:
+    """An event time as the sentence shows it, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _name(measure: Measure) -> str:
+    return measure.field or measure.stream
+
+
+def _part(measure: Measure) -> str:
+    what = _WORDS.get(measure.unit, measure.unit)
+    statistic = measure.statistic.replace("_", " ")
+    subject = (
+        f"{_name(measure)}: {statistic} {what}" if measure.unit in ("share", "rate") else f"{_name(measure)}: {what}"
+    )
+    return f"{subject} {number(measure.expected)} → {number(measure.observed)} over {number(measure.n)} events"

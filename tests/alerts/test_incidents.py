@@ -1,0 +1,153 @@
+"""Correlation: what is one cause, what is a new one, and ids that a replay makes again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from alerts.incidents import IncidentBook, Sighting, incident_id
+from detectors.base import Finding, Measure, SubjectRef
+
+AGE = Measure("drift", "age:loc", 41.25, 35.0, "mean", 350, 900.0, 1_000.0, "age", "loc")
+
+
+def sighting(
+    position: int = 100, trigger: str = "t/0/100/0", subject: str = "model:/credit", **changes: Any
+) -> Sighting:
+    finding = Finding(
+        detector="drift",
+        kind="feature_drift",
+        account="drift",
+        severity="warning",
+        time=1_000.0 + position,
+        row=0,
+        position=position,
+        subjects=(SubjectRef("feature", "age"),),
+        onset=900.0,
+        measures=(AGE,),
+    )
+    return Sighting(replace(finding, **changes), subject, "credit", "", trigger, "e-1")
+
+
+def rule(position: int, field: str = "age", action: str = "open") -> Sighting:
+    return sighting(
+        position,
+        f"t/0/{position}/0",
+        account="rules",
+        kind="data_quality",
+        cause=f"absent:{field}",
+        action=action,
+        subjects=(SubjectRef("feature", field),),
+    )
+
+
+def test_alarms_within_a_thousand_events_of_the_last_are_one_incident() -> None:
+    book = IncidentBook()
+    first = book.apply(sighting(100))
+    again = book.apply(sighting(1_100, subjects=(SubjectRef("feature", "income"),)))
+    later = book.apply(sighting(2_099))
+    assert first and again and later
+    assert first.id == again.id == later.id
+    assert [s.id for s in again.subjects] == ["age", "income"]
+    assert again.subjects[1].since == 2_100.0
+    assert later.alarms == 3
+
+
+def test_a_later_alarm_is_a_new_incident_even_while_the_first_is_open() -> None:
+    book = IncidentBook()
+    first = book.apply(sighting(100))
+    second = book.apply(sighting(1_101, trigger="t/0/1101/0"))
+    assert first and second and first.id != second.id
+    assert len(book.open()) == 2
+
+
+def test_other_subjects_and_accounts_are_other_causes() -> None:
+    book = IncidentBook()
+    book.apply(sighting(100))
+    book.apply(sighting(100, subject="model:/fraud", trigger="t/0/101/0"))
+    book.apply(sighting(100, account="traffic", kind="traffic_anomaly", trigger="t/0/102/0"))
+    assert len(book.open()) == 3
+
+
+def test_a_rule_holds_its_cause_until_it_recovers_and_then_starts_anew() -> None:
+    book = IncidentBook()
+    first = book.apply(rule(10))
+    assert book.apply(rule(50_000)) and len(book.open()) == 1
+    closed = book.apply(rule(60_000, action="recover"))
+    assert first and closed and closed.id == first.id and closed.status == "resolved"
+    assert closed.resolved_at == 61_000.0
+    second = book.apply(rule(70_000))
+    assert second and second.id != first.id
+
+
+def test_a_rule_and_a_drift_alarm_on_the_same_field_are_one_incident() -> None:
+    book = IncidentBook()
+    broken = book.apply(rule(100))
+    moved = book.apply(sighting(150))
+    assert broken and moved and broken.id == moved.id
+    other = book.apply(rule(160, field="income"))
+    assert other and other.id != broken.id
+
+
+def test_recovery_by_id_closes_that_incident_and_an_unknown_one_changes_nothing() -> None:
+    book = IncidentBook()
+    incident = book.apply(sighting(100))
+    assert incident
+    book.take_changes()
+    assert book.apply(sighting(200, action="recover", cause="inc_unknown")) is None
+    assert book.take_changes() == []
+    closed = book.apply(sighting(200, action="recover", cause=incident.id))
+    assert closed and closed.status == "resolved"
+    assert [i.id for i in book.take_changes()] == [incident.id]
+
+
+def test_severity_rises_and_the_worst_is_remembered() -> None:
+    book = IncidentBook()
+    book.apply(sighting(100, severity="warning"))
+    worse = book.apply(sighting(200, severity="critical"))
+    same = book.apply(sighting(300, severity="info"))
+    assert worse and same
+    assert (same.severity, same.severity_max) == ("critical", "critical")
+
+
+def test_changes_are_handed_out_once_in_their_last_state() -> None:
+    book = IncidentBook()
+    book.apply(sighting(100))
+    book.apply(sighting(200))
+    changes = book.take_changes()
+    assert [i.alarms for i in changes] == [2]
+    assert book.take_changes() == []
+
+
+def test_ids_follow_from_what_an_incident_is_about() -> None:
+    a, b = IncidentBook().apply(sighting(100)), IncidentBook().apply(sighting(100))
+    assert a and b and a.id == b.id == incident_id("credit", "feature_drift", "", "t/0/100/0")
+    other = IncidentBook().apply(sighting(100, trigger="t/0/125/0"))
+    assert other and other.id != a.id
+
+
+def test_a_book_made_from_stored_incidents_goes_on_where_it_was() -> None:
+    book = IncidentBook()
+    first = book.apply(sighting(100))
+    again = IncidentBook(book.open()).apply(sighting(600))
+    assert first and again and again.id == first.id and again.alarms == 2
+
+
+def test_acknowledging_needs_a_live_incident() -> None:
+    book = IncidentBook()
+    incident = book.apply(sighting(100))
+    assert incident
+    assert book.acknowledge(incident.id, "ann").acknowledged_by == "ann"
+    with pytest.raises(KeyError):
+        book.acknowledge("inc_unknown", "ann")
+
+
+def test_a_storm_of_alarms_does_not_grow_an_incident_without_bound() -> None:
+    book = IncidentBook()
+    for i in range(500):
+        measure = replace(AGE, stream=f"f{i}:loc", field=f"f{i}")
+        book.apply(sighting(100 + i, measures=(measure,), subjects=(SubjectRef("feature", f"f{i}"),)))
+    assert len(book.open()) == 1
+    assert len(book.open()[0].measures) <= 64
