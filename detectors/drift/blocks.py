@@ -1,0 +1,119 @@
+"""Events to blocks of 25, whatever the batches: rows that do not fill a block wait for the next batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from detectors.base import F64, I64, U8, Batch, Page
+from detectors.drift.target import BLOCK, Target
+from detectors.numeric import as_counts, clipped, valid
+from detectors.views.bins import I16
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Consecutive full blocks, one row each.
+
+    `sums`, `squares` (blocks, G) and `counts` (blocks, P) as in `Target.block_sums`; `raw_n`, `raw_sum`,
+    `raw_square` (blocks, numeric columns) are valid cells, their deviations from the reference's mean and the
+    squares of these; `opened`, `closed` the times of first and last event; `elapsed` the watermark time between the
+    closings of the two blocks before; `row` the row of the batch that closed the block.
+    """
+
+    sums: F64
+    squares: F64
+    counts: F64
+    raw_n: U8
+    raw_sum: F64
+    raw_square: F64
+    opened: F64
+    closed: F64
+    elapsed: F64
+    row: I64
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def part(self, first: int, last: int) -> Blocks:
+        """Blocks `first` to `last` (exclusive)."""
+        return Blocks(
+            self.sums[first:last], self.squares[first:last], self.counts[first:last],
+            self.raw_n[first:last], self.raw_sum[first:last], self.raw_square[first:last],
+            self.opened[first:last], self.closed[first:last], self.elapsed[first:last], self.row[first:last],
+        )  # fmt: skip
+
+
+class BlockCutter:
+    """Cuts batches into blocks. Its state is the rows that wait and the watermarks at the last two closings."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        columns, numeric = len(target.binning.numeric) + len(target.binning.category), len(target.binning.numeric)
+        self._bins: I16 = np.zeros((0, columns), np.int16)
+        self._raw: F64 = np.zeros((0, numeric))
+        self._valid: U8 = np.zeros((0, numeric), np.uint8)
+        self._time: F64 = np.zeros(0)
+        self._marks: F64 = np.full(3, np.nan)
+        """Watermark at the closing of the block before the last, of the last, and now."""
+
+    def cut(self, batch: Batch, bins: I16) -> Blocks:
+        """All blocks that `batch` (not empty) completes."""
+        waiting = len(self._time)
+        raw, ok = self._raw_values(batch)
+        bins = np.concatenate([self._bins, bins])
+        raw, ok = np.concatenate([self._raw, raw]), np.concatenate([self._valid, ok])
+        time = np.concatenate([self._time, batch.time])
+        used = len(time) // BLOCK * BLOCK
+        self._bins, self._raw = bins[used:].copy(), raw[used:].copy()
+        self._valid, self._time = ok[used:].copy(), time[used:].copy()
+        closed = np.arange(BLOCK - 1, used, BLOCK)
+        if np.isnan(self._marks[0]):
+            self._marks[:] = batch.time[0]
+        marks = np.maximum.accumulate(np.maximum(batch.time, self._marks[2]))
+        self._marks[2] = marks[-1]
+        at = np.concatenate([self._marks[:2], marks[closed - waiting]])
+        self._marks[:2] = at[-2:]
+        sums, squares, counts = self._target.block_sums(bins[:used])
+        raw_n, raw_sum, raw_square = _raw_sums(raw[:used], ok[:used])
+        return Blocks(
+            sums, squares, counts, raw_n, raw_sum, raw_square,
+            time[closed - (BLOCK - 1)], time[closed], np.diff(at)[: len(closed)], closed - waiting,
+        )  # fmt: skip
+
+    def page(self) -> Page:
+        """All state as arrays."""
+        return {
+            "wait_bins": self._bins.copy(),
+            "wait_raw": self._raw.copy(),
+            "wait_valid": self._valid.copy(),
+            "wait_time": self._time.copy(),
+            "marks": self._marks.copy(),
+        }
+
+    def load(self, page: Page) -> None:
+        """Take the arrays of `page`, of the right shapes."""
+        self._bins, self._raw = page["wait_bins"].astype(np.int16), page["wait_raw"].astype(np.float64)
+        self._valid, self._time = page["wait_valid"].astype(np.uint8), page["wait_time"].astype(np.float64)
+        self._marks = page["marks"].astype(np.float64)
+
+    def _raw_values(self, batch: Batch) -> tuple[F64, U8]:
+        """Clipped values less the reference's mean; 0.0 where there is none."""
+        values = np.hstack([batch.numeric.values, batch.outputs_numeric.values])
+        ok = valid(values, np.hstack([batch.numeric.status, batch.outputs_numeric.status]))
+        raw = np.where(ok, clipped(values, ok, self._target.limit) - self._target.raw_mean, 0.0)
+        return raw, ok.astype(np.uint8)
+
+
+def _raw_sums(raw: F64, ok: U8) -> tuple[U8, F64, F64]:
+    """Adds event by event within each block, so that rounding is the same for any number of blocks at a time."""
+    blocks, columns = len(raw) // BLOCK, raw.shape[1]
+    cells = raw.reshape(blocks, BLOCK, columns)
+    squares = cells * cells
+    total, square = np.zeros((blocks, columns)), np.zeros((blocks, columns))
+    if blocks:
+        for i in range(BLOCK):
+            total += cells[:, i]
+            square += squares[:, i]
+    return as_counts(ok.reshape(blocks, BLOCK, columns).sum(axis=1)), total, square

@@ -1,0 +1,135 @@
+"""The design effect: by how much the variance of block sums exceeds that of independent events, at every horizon.
+
+Events of one session resemble each other; bets pay for that through a penalty multiplied by v. v at horizon h blocks
+is the variance of sums of h residuals over h, pooled over the streams of a kind (trimmed mean, chi²-corrected), each
+stream shrunk to its pool. A short stretch cannot show long bursts, since its own mean swallows them, so a stated floor
+holds until enough blocks were seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from detectors.base import F64, I64, Bool, Page
+from detectors.drift.target import FAMILIES, Family, Target
+from detectors.numeric import trimmed_chi2_means
+
+HORIZONS = 2 ** np.arange(7)
+"""In blocks."""
+FLOOR = np.array([1.3, 1.6, 2.2, 3.0, 4.0, 4.5, 4.5])
+"""Least v of location at each horizon at the start; falls with the square of what is left of FLOOR_BLOCKS."""
+FLOOR_BLOCKS = 160
+EXCESS: dict[Family, float] = {
+    "loc": 1.0, "scale": 0.5, "cat": 0.6, "tail": 0.45, "rare": 0.45, "new": 0.45, "missing": 0.45, "range": 0.3,
+    "type": 0.45,
+}  # fmt: skip
+"""Share of the floor's excess over 1 that each family gets."""
+_FIRST = 1.2
+"""v of one block before anything is measured; from horizon to horizon v − 1 at most doubles, up to _TOP."""
+_TOP = 4.0
+_PRIOR_WINDOWS = 4.0
+_SHRINK_WINDOWS = 20.0
+_MARGIN = 0.7
+"""Streams of one kind differ: each is shrunk to its pool plus this share of the pool's excess."""
+_COUNT_EXCESS = 0.45
+_MAX_WINDOWS = 400
+_CLIP = 12.0
+
+
+class DesignEffect:
+    """`v` (horizons, streams) for penalties; `pooled` (streams,) at the longest horizon, for the null's own size."""
+
+    def __init__(self, target: Target, floor: float) -> None:
+        streams, levels = len(target.scores), len(HORIZONS)
+        self._sums, self._strictness = target.sums, floor
+        self._excess = np.array([EXCESS[FAMILIES[i]] for i in target.family.tolist()])
+        self._kinds: list[I64] = [np.flatnonzero(target.family == i) for i in np.unique(target.family).tolist()]
+        self._total: F64 = np.zeros((levels, streams))
+        self._part: F64 = np.zeros((levels, streams))
+        self._windows: F64 = np.zeros(levels)
+        self._phase = 0
+        self.warmed = 0
+        """Blocks of an ordered reference learnt from before the first live one."""
+        self.v: F64 = np.ones((levels, streams))
+        self.pooled: F64 = np.ones(streams)
+
+    def learn(self, residual: F64, latched: Bool) -> None:
+        """Take the residuals (streams,) of one block that is old enough not to be a change still being found."""
+        self._part += residual
+        self._phase += 1
+        for level, horizon in enumerate(HORIZONS.tolist()):
+            if self._phase % horizon:
+                break
+            variance = np.minimum(self._part[level] ** 2 / horizon, _CLIP * self.v[level])
+            self._total[level] += np.where(latched, self.v[level], variance)
+            self._part[level] = 0
+            self._windows[level] += 1
+            if self._windows[level] > _MAX_WINDOWS:
+                self._total[level] *= 0.5
+                self._windows[level] *= 0.5
+
+    def drop_open_windows(self) -> None:
+        """Forget half-filled windows: what comes next does not follow what came before."""
+        self._part[:] = 0
+        self._phase = 0
+
+    def refresh(self, blocks: int, expected: F64) -> None:
+        """Recompute `v` and `pooled` after `blocks` live blocks. `expected` (P,) counts a block say which P streams
+        are frequent enough to tell."""
+        telling = np.concatenate([np.ones(self._sums, np.bool_), expected > 0.15])
+        pool = self._pools(telling)
+        v = np.empty_like(self._total)
+        for level in range(len(HORIZONS)):
+            to = pool[level] + _MARGIN * np.maximum(pool[level] - 1, 0)
+            lead = pool[level, self._kinds[0][0]]
+            to[self._sums :] = np.maximum(to[self._sums :], 1 + _COUNT_EXCESS * (lead - 1))
+            v[level] = (self._total[level] + _SHRINK_WINDOWS * to) / (self._windows[level] + _SHRINK_WINDOWS)
+        left = max(0.0, 1 - (blocks + self.warmed) / FLOOR_BLOCKS) ** 2
+        least = 1 + np.outer(FLOOR - 1, self._excess) * self._strictness * left
+        self.v = np.maximum(np.maximum.accumulate(v, axis=0), least)
+        self.pooled = np.maximum(np.maximum.accumulate(pool, axis=0), least)[-1]
+
+    def page(self) -> Page:
+        """All state as arrays."""
+        return {
+            "total": self._total.copy(),
+            "part": self._part.copy(),
+            "windows": self._windows.copy(),
+            "v": self.v.copy(),
+            "pooled": self.pooled.copy(),
+            "phase": np.array([self._phase, self.warmed], np.int64),
+        }
+
+    def load(self, page: Page) -> None:
+        """Take the arrays of `page`, of the right shapes."""
+        self._total, self._part = page["total"].astype(np.float64), page["part"].astype(np.float64)
+        self._windows = page["windows"].astype(np.float64)
+        self.v, self.pooled = page["v"].astype(np.float64), page["pooled"].astype(np.float64)
+        self._phase, self.warmed = (int(x) for x in page["phase"])
+
+    def _pools(self, telling: Bool) -> F64:
+        """(horizons, streams): v of the kind of each stream."""
+        pool = np.empty_like(self._total)
+        for level in range(len(HORIZONS)):
+            for own in self._kinds:
+                pool[level, own] = self._pool(level, own, own[telling[own]], pool)
+        return pool
+
+    def _pool(self, level: int, own: I64, telling: I64, pool: F64) -> float:
+        windows = float(self._windows[level])
+        prior = _FIRST
+        if level:
+            below, seen = float(pool[level - 1, own[0]]), float(self._windows[level - 1])
+            prior = 1 + 2 * max(below - 1 - math.sqrt(2 / (seen + _PRIOR_WINDOWS) / len(own)), 0.02)
+        prior = min(prior, _TOP)
+        if windows < 1:
+            return prior
+        if len(telling) < 2:  # too rare to tell: half of what location shows
+            return 1 + 0.5 * (float(pool[level, self._kinds[0][0]]) - 1)
+        ordered = np.sort(self._total[level, telling] / windows)
+        kept = max(1, math.ceil(0.9 * len(ordered)))
+        correction = trimmed_chi2_means(_MAX_WINDOWS + 1)[int(windows) - 1] if kept < len(ordered) else 1.0
+        trimmed = float(ordered[:kept].mean()) / correction
+        return (windows * trimmed + _PRIOR_WINDOWS * prior) / (windows + _PRIOR_WINDOWS)

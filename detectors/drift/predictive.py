@@ -1,0 +1,347 @@
+"""Detector `predictive_drift`: every watched column against target and live traffic so far, in blocks of 25 events.
+
+Four blocks share one null; it takes them in when the four are complete, so results depend on event numbers only, not
+on how events were cut into batches. After an alarm the null of the latched streams goes back to before the onset and
+nothing is learnt while the incident is fresh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from detectors.base import (
+    F64,
+    Batch,
+    Bets,
+    Bool,
+    Context,
+    Detector,
+    Evidence,
+    Explanation,
+    Latch,
+    Page,
+    StateError,
+    Stream,
+    Verdict,
+    Views,
+    register,
+)
+from detectors.drift.bets import ChangeBets, Odds
+from detectors.drift.blocks import BlockCutter, Blocks
+from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
+from detectors.drift.explain import explain_blocks
+from detectors.drift.history import GROUP, History
+from detectors.drift.null import Null, memory_of
+from detectors.drift.onset import best_split
+from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
+from detectors.drift.season import rate_tilt, slipping_swing
+from detectors.drift.target import BLOCK, target
+from detectors.drift.warm import learn_ordered
+
+LAG = 40
+"""Residuals are learnt as noise when this many blocks old: a change still being found must not be noise."""
+_REFRESH, _LATE_REFRESH = 16, 64
+_RECOVERY_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of the drift detector."""
+
+    season_swing: float = 0.3
+    """Daily swing in standard deviations that is not drift, assumed until `season_hours` of traffic were seen.
+    0 declares that there is no season."""
+    season_hours: float = 48.0
+    """Hours of live traffic after which the assumed swing is dropped."""
+    start_floor: float = 1.0
+    """Share of the floor under the design effect at the start. Less is faster and trusts events to be independent."""
+    memory: float = 0.0
+    """Events the null remembers; 0 takes 4,000 · √(events a day / 100,000) between 1,000 and 8,000."""
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What the blocks of the open group sum up to."""
+
+    blocks: int
+    sums: F64
+    squares: F64
+    counts: F64
+
+
+@register
+class PredictiveDrift(Detector):
+    """Location, scale, categories, tails, missing, not-a-number, out of range and new values of every column."""
+
+    name = "predictive_drift"
+    kind = "feature_drift"
+    scope = "feature"
+    inputs = frozenset({"features", "reference"})
+    state_version = 1
+    views = ("bins",)
+    account = "drift"
+    share = 1.0
+    Params = Params
+
+    def __init__(self, context: Context, params: Any) -> None:
+        super().__init__(context, params)
+        self._target = target(context)
+        self._bets = ChangeBets(self._target)
+        self._memory = params.memory or memory_of(context.events_per_day)
+        self._swing = slipping_swing(params.season_swing, self._memory, context.events_per_day)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The state of a detector that has seen nothing."""
+        streams = len(self._target.scores)
+        self._null = Null(self._target, self._memory)
+        self._noise = DesignEffect(self._target, self.params.start_floor)
+        if self.context.reference.ordered:
+            learn_ordered(self.context.reference, self._target, self._noise)
+        self._history = History(self._target)
+        self._cutter = BlockCutter(self._target)
+        self._block = 0
+        """Number of the next block to be judged."""
+        self._lived = 0.0
+        self._next_refresh = 0
+        self._last_alarm = -1
+        self._tilt: F64 = np.ones(self._target.counts)
+        self._season = self._swing
+        self._faults: list[Fault] = []
+        self._latched: Bool = np.zeros(streams, np.bool_)
+        self._totals = self._no_totals()
+        self._odds: Odds | None = None
+        self._piece: tuple[Blocks, F64] | None = None
+        self._consumed = 0
+        self._story = (0, 1)
+        self._changed = False
+        self._noise_changed = True
+
+    def streams(self) -> Sequence[Stream]:
+        return self._target.streams
+
+    def bets(self) -> Bets:
+        return self._bets.bets()
+
+    def update(self, batch: Batch, views: Views) -> Iterator[Evidence]:
+        """Evidence for the blocks that `batch` completes, at most a group at a time; then recoveries of the group."""
+        if not len(batch):
+            return
+        self._changed = True
+        blocks = self._cutter.cut(batch, views.get("bins"))
+        done = 0
+        while done < len(blocks):
+            if self._block % GROUP == 0:
+                self._open_group()
+            piece = blocks.part(done, min(done + GROUP - self._block % GROUP, len(blocks)))
+            yield self._judge(piece, batch.start)
+            self._settle(len(piece))
+            done += self._consumed
+            if self._block % GROUP == 0:
+                if any(not f.follower for f in self._faults):
+                    yield self._recovery(int(blocks.row[done - 1]), batch.start)
+                self._close_group()
+
+    def react(self, verdict: Verdict) -> None:
+        """Keep what was judged; on an alarm latch and go back to the null before it, on a recovery watch again."""
+        if verdict.detector == self.name:
+            self._settle(verdict.consumed)
+        if verdict.alarm is not None:
+            led = verdict.alarm.detector == self.name
+            self._alarmed([latch for latch in verdict.latched if latch.detector == self.name], led)
+        open_again = {latch.key for latch in verdict.recovered if latch.detector == self.name}
+        if open_again:
+            self._recovered(open_again)
+
+    def explain(self, streams: Sequence[int], block: int) -> Explanation:
+        """Numbers since the onset of the last alarm, expected ones from the target."""
+        onset, end = self._story
+        return explain_blocks(self.name, self._target, self._history, streams, onset, end)
+
+    def dirty(self) -> dict[str, Page]:
+        pages = self._history.dirty()
+        if self._changed:
+            self._changed = False
+            pages["state"] = self._page()
+        if self._noise_changed:
+            self._noise_changed = False
+            pages["noise"] = self._noise.page()
+        return pages
+
+    def restore(self, pages: Mapping[str, Page]) -> None:
+        self._check(pages)
+        self._begin()
+        self._history.load(pages)
+        if "noise" in pages:
+            self._noise.load(pages["noise"])
+        if "state" in pages:
+            self._load(pages["state"])
+        self._changed = self._noise_changed = False
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def _open_group(self) -> None:
+        if self._block >= self._next_refresh:
+            known = self._lived >= self.params.season_hours * 3_600
+            self._season = 0.0 if known else self._swing
+            self._tilt = rate_tilt(self._null, self._season)
+            self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
+            self._next_refresh = self._block + (_REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH)
+            self._noise_changed = True
+        self._history.open_group(self._block, self._null)
+        self._odds = None
+
+    def _judge(self, piece: Blocks, start: int) -> Evidence:
+        if self._odds is None:
+            self._odds = self._bets.odds(self._null, self._noise, self._season, self._tilt)
+        log_e, residual = self._bets.judge(self._odds, piece.sums, piece.counts)
+        self._piece = (piece, residual)
+        self._consumed = 0
+        return Evidence(self.name, log_e, piece.elapsed, piece.row, start + piece.row)
+
+    def _settle(self, consumed: int) -> None:
+        """Keep the first `consumed` blocks of the piece last judged; nothing when that was done already."""
+        if self._piece is None:
+            return
+        piece, residual = self._piece
+        self._piece, self._consumed = None, consumed
+        piece, residual = piece.part(0, consumed), residual[:consumed]
+        self._history.add(self._block, piece, residual)
+        totals = self._totals
+        totals.blocks += consumed
+        totals.sums += piece.sums.sum(axis=0)
+        totals.squares += piece.squares.sum(axis=0)
+        totals.counts += piece.counts.sum(axis=0)
+        for i in range(consumed):
+            self._lived += float(piece.elapsed[i])
+            for fault in self._faults:
+                fault.gain += self._gain(fault, residual[i], piece.counts[i])
+        self._block += consumed
+
+    def _close_group(self) -> None:
+        """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
+        totals, self._totals = self._totals, self._no_totals()
+        fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
+        if totals.blocks and not fresh:
+            self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
+        self._odds = None
+        while self._block - self._history.first > min(LAG, max(8, self._block // 4)):
+            if not fresh:
+                self._noise.learn(self._history.residuals(self._history.first), self._latched)
+                self._noise_changed = True
+            self._history.first += 1
+
+    def _no_totals(self) -> _Totals:
+        g, p = self._target.sums, self._target.counts
+        return _Totals(0, np.zeros(g), np.zeros(g), np.zeros(p))
+
+    # --- alarms and recoveries -------------------------------------------------------------------------------------
+
+    def _alarmed(self, latches: Sequence[Latch], led: bool) -> None:
+        for latch in latches:
+            split = best_split(self._history.path(latch.leading, self._block))
+            onset = self._block - split.blocks
+            self._story = (onset, self._block)
+            rate = 0.0
+            if latch.leading >= self._target.sums:
+                rate = self._history.count(latch.leading, onset, self._block) / max(split.blocks, 1) / BLOCK
+            self._faults.append(Fault(latch.key, latch.streams, latch.leading, split.shift, rate, not led))
+            streams = np.zeros(len(self._latched), np.bool_)
+            streams[list(latch.streams)] = True
+            if self._block:
+                self._null.go_back(self._history.null_before(max(onset - 2, 0)), streams)
+            self._latched |= streams
+        self._forget_recent()
+        self._last_alarm = self._block
+
+    def _recovered(self, keys: set[str]) -> None:
+        for fault in self._faults:
+            if fault.key in keys:
+                self._latched[list(fault.streams)] = False
+        self._faults = [f for f in self._faults if f.key not in keys]
+        self._forget_recent()
+        self._noise.drop_open_windows()
+        self._noise_changed = True
+
+    def _forget_recent(self) -> None:
+        """What led to an alarm or a recovery is learnt neither as noise nor as normal."""
+        self._history.first = self._block
+        self._totals = self._no_totals()
+        self._null.drop_waiting()
+        self._odds = None
+        self._changed = True
+
+    def _gain(self, fault: Fault, residual: F64, counts: F64) -> float:
+        v = max(float(self._noise.v[_RECOVERY_LEVEL, fault.leading]), 1.0)
+        j = fault.leading - self._target.sums
+        if j < 0:
+            return gain_of_sum(float(residual[fault.leading]), fault.shift) / v
+        null = float((self._null.k[j] + 0.2) / self._null.b[j])
+        return gain_of_count(float(counts[j]), fault.rate, null) / v
+
+    def _recovery(self, row: int, start: int) -> Evidence:
+        """Evidence for the recovery of every latch over the group, as one block."""
+        own = [f for f in self._faults if not f.follower]
+        log_e = np.array([[f.gain for f in own]])
+        for fault in own:
+            fault.gain = 0.0
+        at = np.array([row], np.int64)
+        return Evidence(self.name, log_e, np.zeros(1), at, start + at, "recovery", tuple(f.leading for f in own))
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def _page(self) -> Page:
+        faults = json.dumps([asdict(f) for f in self._faults]).encode()
+        numbers = [self._block, self._history.first, self._next_refresh, self._last_alarm, *self._story]
+        return {
+            **self._null.page(),
+            **self._cutter.page(),
+            "numbers": np.array([*numbers, self._totals.blocks], np.int64),
+            "season": np.array([self._lived, self._season]),
+            "tilt": self._tilt.copy(),
+            "sums": self._totals.sums.copy(),
+            "squares": self._totals.squares.copy(),
+            "counts": self._totals.counts.copy(),
+            "faults": np.frombuffer(faults, np.uint8).copy(),
+        }
+
+    def _load(self, page: Page) -> None:
+        self._null.load(page)
+        self._cutter.load(page)
+        block, first, refresh, alarm, onset, end, blocks = (int(x) for x in page["numbers"])
+        self._block, self._history.first, self._next_refresh, self._last_alarm = block, first, refresh, alarm
+        self._story = (onset, end)
+        self._lived, self._season = (float(x) for x in page["season"])
+        self._tilt = page["tilt"].astype(np.float64)
+        self._totals = _Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
+        for fault in json.loads(page["faults"].tobytes()):
+            self._faults.append(Fault(**{**fault, "streams": tuple(fault["streams"])}))
+            self._latched[list(fault["streams"])] = True
+
+    def _check(self, pages: Mapping[str, Page]) -> None:
+        """StateError when arrays are missing or do not fit this model's streams. Changes nothing."""
+        state, group = _shapes(self._page()), self._history.shapes()
+        for name, page in pages.items():
+            wanted = state if name == "state" else _shapes(self._noise.page()) if name == "noise" else group
+            found = _shapes(page)
+            if {k: _fixed(k, v) for k, v in found.items()} != {k: _fixed(k, v) for k, v in wanted.items()}:
+                differ = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+                raise StateError(f"{self.name}: page {name!r} does not fit the reference in {', '.join(differ)}")
+
+
+def _shapes(page: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in page.items()}
+
+
+def _fixed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The part of a shape that must agree: the first axis of waiting things varies."""
+    return (
+        shape[1:]
+        if name in ("waiting", "late", "wait_bins", "wait_raw", "wait_valid", "wait_time", "faults")
+        else shape
+    )

@@ -1,0 +1,187 @@
+"""Target, bets, onset, recovery and noise, each alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import nbinom
+
+from detectors.base import Context
+from detectors.drift.bets import BETS, FACTORS, ChangeBets
+from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect
+from detectors.drift.null import Null, memory_of
+from detectors.drift.onset import best_split
+from detectors.drift.recovery import gain_of_count, gain_of_sum
+from detectors.drift.season import slipping_swing
+from detectors.drift.target import BLOCK, Target, target
+from tests.detectors import streams
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Target:
+    return target(Context("model:/simulated", streams.reference(1)))
+
+
+def test_the_target_is_compiled_once_and_its_streams_have_unique_names() -> None:
+    context = Context("model:/simulated", streams.reference(1))
+    assert target(context) is target(context)
+    names = [s.name for s in target(context).streams]
+    assert len(set(names)) == len(names)
+
+
+def test_block_sums_are_those_of_the_scores(compiled: Target) -> None:
+    index = compiled.binning.index(streams.join(streams.clean(3, 75)))
+    sums, squares, counts = compiled.block_sums(index)
+    for i, score in enumerate(compiled.scores):
+        each = score.table[index[:, score.column]].reshape(3, BLOCK)
+        if i < compiled.sums:
+            assert sums[:, i].tolist() == each.sum(axis=1).tolist()
+            assert squares[:, i] == pytest.approx((each**2).sum(axis=1), abs=BLOCK * 2.0**-11)
+        else:
+            assert counts[:, i - compiled.sums].tolist() == each.sum(axis=1).tolist()
+
+
+def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
+    index = compiled.binning.index(streams.reference(1).rows)
+    sums, squares, _ = compiled.block_sums(index)
+    assert sums.sum(axis=0) / 1_000 == pytest.approx(compiled.mean)
+    assert squares.sum(axis=0) / 1_000 == pytest.approx(compiled.second)
+
+
+def test_weights_sum_to_one(compiled: Target) -> None:
+    bets = ChangeBets(compiled).bets()
+    assert bets.weight.sum() == pytest.approx(1.0) and (bets.weight >= 0).all()
+    of_stream = np.bincount(bets.stream, bets.weight, len(compiled.scores))
+    assert (of_stream > 0).all()
+
+
+def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) -> None:
+    """Rate ~ Gamma(a, b), count of a block | rate Poisson: E[E] = 1 exactly where v = 1."""
+    bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
+    null.k[:], null.b[:] = 30.0, 3_000.0
+    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    k = np.arange(120)
+    p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
+    for j in range(len(FACTORS)):
+        assert p @ np.exp(k * odds.slope[0, j] + odds.base[0, j]) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> None:
+    """Blocks drawn from the target against a null worth infinitely many rows."""
+    bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
+    null.s1, null.s2 = 1e9 * compiled.mean, 1e9 * compiled.second
+    null.m[:] = 1e9
+    rng = np.random.default_rng(1)
+    rows = streams.reference(1).rows
+    index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
+    sums, _, counts = compiled.block_sums(index)
+    log_e, _ = bets.judge(bets.odds(null, noise, 0.0, np.ones(compiled.counts)), sums, counts)
+    small = np.abs(np.tile(BETS, compiled.sums)) <= 2.0  # larger bets have a mean that no sample shows
+    e = np.exp(log_e[:, : compiled.sums * len(BETS)][:, small])
+    error = e.std(axis=0) / np.sqrt(len(e))
+    assert (e.mean(axis=0) <= 1 + 5 * error).all() and e.mean() > 0.9
+
+
+def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
+    bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
+    null.k[:], null.b[:] = 1.0, 60.0
+    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    bold = list(FACTORS).index(15.0)
+    assert (odds.slope[:, bold] == 0).all() and (odds.base[:, bold] == 0).all()
+
+
+def test_the_null_forgets_beyond_its_memory(compiled: Target) -> None:
+    null = Null(compiled, 1_000.0)
+    everything = np.ones(len(compiled.scores), np.bool_)
+    for _ in range(100):
+        null.absorb(4, 100 * compiled.mean + 50, 100 * compiled.second, np.zeros(compiled.counts), everything)
+    assert null.m == pytest.approx(1_000.0)
+    assert null.mean_and_spread()[0] == pytest.approx(compiled.mean + 0.5, abs=1e-3)
+
+
+def test_counts_are_absorbed_late(compiled: Target) -> None:
+    null = Null(compiled, 8_000.0)
+    null.b[:] = 1e6
+    null._count_memory[:] = 1e9
+    everything = np.ones(len(compiled.scores), np.bool_)
+    before = null.k.copy()
+    ones = np.ones(compiled.counts)
+    for _ in range(5):
+        null.absorb(4, compiled.mean, compiled.second, ones, everything)
+    assert (null.k == before).all()
+    null.absorb(4, compiled.mean, compiled.second, ones, everything)
+    assert (null.k == before + 1).all()
+
+
+def test_memory_follows_the_daily_volume() -> None:
+    assert [memory_of(x) for x in (100, 1e5, 1e9)] == [1_000, 4_000, 8_000]
+
+
+def test_a_swing_slips_past_a_long_memory_only() -> None:
+    assert slipping_swing(0.3, 4_000, 1e5) == 0.0
+    assert slipping_swing(0.3, 1_000, 1_000) == pytest.approx(0.3, abs=0.08)
+
+
+def test_the_best_split_is_where_the_change_began() -> None:
+    rng = np.random.default_rng(1)
+    for blocks in (1, 5, 20):
+        path = rng.standard_normal(40)
+        path[-blocks:] += 4.0
+        found = best_split(path)
+        assert abs(found.blocks - blocks) <= 1 and found.shift == pytest.approx(path[-found.blocks :].mean())
+    assert best_split(np.zeros(0)) == (0, 0.0)
+
+
+def test_recovery_gains_under_the_old_law_and_loses_under_the_fault() -> None:
+    rng = np.random.default_rng(2)
+    for shift in (0.05, 0.6, -3.0):
+        assert np.mean([gain_of_sum(z, shift) for z in rng.standard_normal(4_000)]) > 0
+        faulty = max(abs(shift), 0.3) * np.sign(shift)
+        assert np.mean([gain_of_sum(z + faulty, shift) for z in rng.standard_normal(4_000)]) < 0
+    for rate, null in ((0.06, 0.01), (0.01, 0.06)):
+        assert np.mean([gain_of_count(k, rate, null) for k in rng.poisson(25 * null, 4_000)]) > 0
+        assert np.mean([gain_of_count(k, rate, null) for k in rng.poisson(25 * rate, 4_000)]) < 0
+
+
+def test_a_recovery_is_an_e_value_under_the_fault() -> None:
+    """Evidence for recovery has mean at most 1 while the fault lasts."""
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal(200_000) + 2.0
+    assert np.mean(np.exp([gain_of_sum(x, 2.0) for x in z])) <= 1.02
+
+
+def test_the_design_effect_starts_at_its_floor_and_learns(compiled: Target) -> None:
+    noise = DesignEffect(compiled, 1.0)
+    quiet, loud = np.zeros(compiled.counts), np.full(compiled.counts, 5.0)
+    noise.refresh(0, quiet)
+    assert noise.v[:, 0] == pytest.approx(np.maximum(FLOOR, noise.v[:, 0]))
+    rng = np.random.default_rng(4)
+    free = np.zeros(len(compiled.scores), np.bool_)
+    for _ in range(1_500):
+        noise.learn(rng.standard_normal(len(compiled.scores)), free)
+    noise.refresh(FLOOR_BLOCKS, loud)
+    assert noise.v[0].mean() == pytest.approx(1.0, abs=0.1)
+    shared = DesignEffect(compiled, 1.0)
+    for _ in range(400):
+        burst = rng.standard_normal(len(compiled.scores))
+        for _ in range(4):
+            shared.learn(burst, free)
+    shared.refresh(FLOOR_BLOCKS, loud)
+    assert shared.v[-1].mean() > 2.5
+
+
+def test_a_reference_of_the_same_traffic_is_worth_more() -> None:
+    file, same = (
+        Target(r, target(Context("x", r)).binning)
+        for r in (streams.reference(1), streams.reference(1, origin="same_traffic"))
+    )
+    assert file.effective < 100 < same.effective < 1_000
+
+
+def test_an_empty_reference_is_refused() -> None:
+    reference = streams.reference(1)
+    empty = replace(reference, rows=streams.part(reference.rows, 0, 0))
+    with pytest.raises(ValueError, match="the reference has no rows"):
+        target(Context("x", empty))
