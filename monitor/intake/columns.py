@@ -1,0 +1,275 @@
+"""Events to columns: which fields are numbers and which are categories, and a Batch of any run of events.
+
+All per-event Python of the hot path after decoding is here, and it runs column by column: a column of plain numbers
+costs one list and one array, whatever its length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detectors.base import (
+    ABSENT_CODE,
+    F64,
+    I32,
+    I64,
+    MISTYPED_CODE,
+    NULL_CODE,
+    U8,
+    Batch,
+    Category,
+    Cell,
+    Identity,
+    Numeric,
+)
+from detectors.reference import Origin, Reference
+from monitor.intake.events import Event
+
+MAX_FIELDS = 1_000
+"""Fields watched of one model: names come from records, and must not grow state without bound."""
+MAX_CATEGORIES = 1_000
+"""Reference values a categorical column remembers; rarer ones count as new."""
+MAX_NEW_FIELDS = 20
+SCORE, CLASS, VALUE = "prediction.score", "prediction.class", "prediction.value"
+_ABSENT = object()
+_NO_FEATURES: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Fields of a model: numeric and categorical inputs, and the columns that its answers become.
+
+    `vocabulary` holds, per categorical field, the reference's values in order of first appearance. `positive` is the
+    class whose score is watched where there are two classes, None for the highest score.
+    """
+
+    numeric: tuple[str, ...]
+    category: tuple[str, ...]
+    vocabulary: tuple[tuple[str, ...], ...]
+    outputs_numeric: tuple[str, ...]
+    outputs_category: tuple[str, ...]
+    classes: tuple[str, ...]
+    positive: str | None
+
+
+Place = tuple[str, int, int, int]
+"""Where an event was logged: topic, partition, offset, row."""
+
+
+def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes: Sequence[str] = ()) -> Schema:
+    """Decide field by field from reference events: numeric when most of its non-null values are numbers.
+
+    `declared` fixes the fields and their order; without it all fields seen are taken, sorted. ValueError when no
+    event carries features.
+    """
+    rows = [_features(e) for e in events]
+    names = tuple(declared) or tuple(sorted({name for row in rows for name in row}))
+    if not names:
+        raise ValueError("the reference has no features: its rows need `features` or `input`")
+    names = names[:MAX_FIELDS]
+    numeric = tuple(n for n in names if _mostly(_is_number, [row.get(n) for row in rows]))
+    category = tuple(n for n in names if n not in numeric)
+    vocabulary = tuple(_vocabulary([row.get(n) for row in rows], _text) for n in category)
+    predictions = [e.prediction for e in events if e.prediction is not None]
+    scored = any(e.scores is not None for e in events)
+    is_value = bool(predictions) and _mostly(_is_number, predictions) and not scored and not classes
+    known = tuple(classes) or tuple(sorted(_vocabulary(predictions, _class_text) if not is_value else ()))
+    outputs_numeric = ((VALUE,) if is_value else ()) + ((SCORE,) if scored else ())
+    outputs_category = (CLASS,) if predictions and not is_value else ()
+    positive = known[-1] if len(known) == 2 else None
+    return Schema(numeric, category, vocabulary, outputs_numeric, outputs_category, known, positive)
+
+
+def build_batch(subject: str, start: int, events: Sequence[Event], places: Sequence[Place], schema: Schema) -> Batch:
+    """The columns of `events`, the first of which is the subject's event number `start`."""
+    rows = [_features(e) for e in events]
+    numeric, absent = _numeric(schema.numeric, rows)
+    category, absent_too = _category(schema.category, schema.vocabulary, rows)
+    clients, client = _codes([e.client for e in events])
+    versions, version = _codes([e.model_version for e in events])
+    topics, topic = _codes([p[0] for p in places])
+    where = np.array([p[1:] for p in places], np.int64).reshape(len(places), 3)
+    return Batch(
+        subject=subject,
+        start=start,
+        time=np.array([e.time for e in events], np.float64),
+        identity=Identity(topics, topic, where[:, 0].copy(), where[:, 1].copy(), where[:, 2].copy()),
+        client=client,
+        clients=clients,
+        version=version,
+        versions=versions,
+        numeric=numeric,
+        category=category,
+        outputs_numeric=_outputs_numeric(schema, events),
+        outputs_category=_outputs_category(schema, events),
+        event_ids=tuple(e.event_id for e in events),
+        new_fields=_new_fields(rows, schema, absent + absent_too),
+    )
+
+
+def build_reference(events: Sequence[Event], schema: Schema, origin: Origin, subject: str) -> Reference:
+    """A reference from its events. Its version is the hash of its content, whatever the source."""
+    places = [("reference", 0, i, 0) for i in range(len(events))]
+    rows = build_batch(subject, 0, events, places, schema)
+    return Reference(rows, origin, content_hash(rows))
+
+
+def content_hash(rows: Batch) -> str:
+    """Hash of the columns that a reference consists of."""
+    digest = hashlib.blake2b(digest_size=16)
+    for table in (rows.numeric, rows.outputs_numeric):
+        digest.update(repr(table.names).encode() + table.values.tobytes() + table.status.tobytes())
+    for column in (rows.category, rows.outputs_category):
+        digest.update(repr((column.names, column.vocabulary)).encode() + column.codes.tobytes())
+    return digest.hexdigest()
+
+
+def _features(event: Event) -> Mapping[str, Any]:
+    if event.features is not None:
+        return event.features
+    if event.vector is None:
+        return _NO_FEATURES
+    return {f"x{i}": v for i, v in enumerate(event.vector[:MAX_FIELDS])}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mostly(test: Callable[[Any], bool], values: Sequence[Any]) -> bool:
+    present = [v for v in values if v is not None]
+    return bool(present) and 2 * sum(map(test, present)) > len(present)
+
+
+def _text(value: Any) -> str | None:
+    """A category as text; None for what is no category (numbers where text is expected, structures)."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None
+
+
+def _class_text(value: Any) -> str | None:
+    """A predicted class as text: integers are classes too."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+
+
+def _vocabulary(values: Sequence[Any], text: Callable[[Any], str | None]) -> tuple[str, ...]:
+    texts = dict.fromkeys(t for v in values if (t := text(v)) is not None)
+    return tuple(texts)[:MAX_CATEGORIES]
+
+
+def _codes(values: Sequence[str | None]) -> tuple[tuple[str, ...], I32]:
+    """Distinct texts in order of appearance, and for each value its index, -1 for None."""
+    index: dict[str, int] = {}
+    codes = [-1 if v is None else index.setdefault(v, len(index)) for v in values]
+    return tuple(index), np.array(codes, np.int32)
+
+
+def _numeric(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Numeric, F64]:
+    values = np.zeros((len(rows), len(names)))
+    status = np.zeros((len(rows), len(names)), np.uint8)
+    for j, name in enumerate(names):
+        _numeric_column([row.get(name, _ABSENT) for row in rows], values[:, j], status[:, j])
+    return Numeric(tuple(names), values, status), (status == Cell.ABSENT).sum(axis=1).astype(np.float64)
+
+
+def _numeric_column(column: Sequence[Any], values: F64, status: U8) -> None:
+    """Fill one column in place. Plain floats and integers take the fast way."""
+    if not {float, int}.issuperset(map(type, column)):
+        status[:] = [_cell(v) for v in column]
+        column = [v if s == Cell.VALID else 0.0 for v, s in zip(column, status.tolist(), strict=True)]
+    values[:] = np.array(column, np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        status[bad] = Cell.NOT_FINITE
+        values[bad] = 0.0
+
+
+def _cell(value: Any) -> int:
+    if value is None:
+        return Cell.NULL
+    if value is _ABSENT:
+        return Cell.ABSENT
+    return Cell.VALID if _is_number(value) else Cell.MISTYPED
+
+
+def _category(
+    names: Sequence[str], vocabulary: Sequence[tuple[str, ...]], rows: Sequence[Mapping[str, Any]]
+) -> tuple[Category, F64]:
+    codes = np.zeros((len(rows), len(names)), np.int32)
+    words = []
+    for j, name in enumerate(names):
+        codes[:, j], known = _category_column([row.get(name, _ABSENT) for row in rows], vocabulary[j], _text)
+        words.append(known)
+    absent = (codes == ABSENT_CODE).sum(axis=1).astype(np.float64)
+    return Category(tuple(names), codes, tuple(words)), absent
+
+
+def _category_column(
+    column: Sequence[Any], known: tuple[str, ...], text: Callable[[Any], str | None]
+) -> tuple[I32, tuple[str, ...]]:
+    index = {word: i for i, word in enumerate(known)}
+    codes = []
+    for value in column:
+        if type(value) is not str:
+            if value is None or value is _ABSENT:
+                codes.append(NULL_CODE if value is None else ABSENT_CODE)
+                continue
+            value = text(value)
+            if value is None:
+                codes.append(MISTYPED_CODE)
+                continue
+        codes.append(index.setdefault(value, len(index)))
+    return np.array(codes, np.int32), tuple(index)
+
+
+def _outputs_numeric(schema: Schema, events: Sequence[Event]) -> Numeric:
+    n, d = len(events), len(schema.outputs_numeric)
+    values, status = np.zeros((n, d)), np.zeros((n, d), np.uint8)
+    for j, name in enumerate(schema.outputs_numeric):
+        column = [e.prediction for e in events] if name == VALUE else [_score(e.scores, schema) for e in events]
+        _numeric_column(column, values[:, j], status[:, j])
+    return Numeric(schema.outputs_numeric, values, status)
+
+
+def _score(scores: Any, schema: Schema) -> Any:
+    """The positive class's score of two, else the highest; None where none is given."""
+    if isinstance(scores, dict):
+        if schema.positive is not None and schema.positive in scores:
+            return scores[schema.positive]
+        numbers = [v for v in scores.values() if _is_number(v)]
+    elif isinstance(scores, list):
+        if schema.positive is not None and len(scores) == len(schema.classes):
+            return scores[schema.classes.index(schema.positive)]
+        numbers = [v for v in scores if _is_number(v)]
+    else:
+        return None
+    return max(numbers) if numbers else None
+
+
+def _outputs_category(schema: Schema, events: Sequence[Event]) -> Category:
+    if not schema.outputs_category:
+        return Category((), np.zeros((len(events), 0), np.int32), ())
+    codes, words = _category_column([e.prediction for e in events], schema.classes, _class_text)
+    return Category(schema.outputs_category, codes[:, None], (words,))
+
+
+def _new_fields(rows: Sequence[Mapping[str, Any]], schema: Schema, absent: F64) -> tuple[tuple[str, I64], ...]:
+    """Fields outside the schema with the rows that have them: only rows with surplus keys are searched."""
+    known = frozenset(schema.numeric) | frozenset(schema.category)
+    size = np.fromiter(map(len, rows), np.float64, len(rows))
+    found: dict[str, list[int]] = {}
+    for i in np.flatnonzero(size > len(known) - absent).tolist():
+        for name in sorted(rows[i].keys() - known):
+            if name in found or len(found) < MAX_NEW_FIELDS:
+                found.setdefault(name, []).append(i)
+    return tuple((name, np.array(at, np.int64)) for name, at in sorted(found.items()))

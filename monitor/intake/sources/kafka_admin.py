@@ -1,0 +1,233 @@
+"""Questions to the brokers apart from reading: which cluster, which partitions, which offsets.
+
+They go through kafka-python's admin client, on connections of its own: a question on the consumer's connection would
+wait behind a fetch. The admin client's calls block for as long as a connection takes, so each is made in a thread,
+and the caller waits for a fixed time at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from kafka import KafkaAdminClient
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
+from kafka.protocol.consumer import IsolationLevel, OffsetSpec
+from kafka.structs import OffsetAndMetadata
+
+from monitor.intake.sources.base import SourceError, SourceUnavailable, TopicPartition
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+EARLIEST = int(OffsetSpec.EARLIEST)
+LATEST = int(OffsetSpec.LATEST)
+CHECK_SECONDS = 2.0
+_THREADS = 3  # one each for questions, checks and hints, so that none waits for another
+_MOVED = (
+    kafka_errors.NotCoordinatorError,
+    kafka_errors.CoordinatorNotAvailableError,
+    kafka_errors.UnknownBrokerIdError,
+)
+REFUSED = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.KafkaConfigurationError,
+)
+"""Errors of kafka-python that waiting does not mend."""
+
+
+class Topic(NamedTuple):
+    """What the brokers say about a topic. `id` changes when it is made again; None of brokers that give none."""
+
+    id: uuid.UUID | None
+    partitions: list[int]
+
+
+class Brokers:
+    """One admin client, made at the first question and made again when it is of no use any more."""
+
+    def __init__(self, options: Mapping[str, Any], timeout: float) -> None:
+        known = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
+        limit = int(timeout * 1000)
+        self._options = known | {"request_timeout_ms": limit, "bootstrap_timeout_ms": int(0.8 * limit)}
+        self._timeout = timeout
+        self._threads = ThreadPoolExecutor(_THREADS, "kafka-admin")
+        self._lock = threading.Lock()
+        self._admin: Any = None
+        self._closed = False
+        self._question: Future[Any] | None = None
+        self._check: Future[Any] | None = None
+        self._checked = -math.inf
+        self._trouble: str | None = None
+        self._hint: Future[None] | None = None
+        self._latest: Mapping[TopicPartition, int] | None = None
+
+    def cluster_id(self) -> str:
+        """Id of the cluster. SourceUnavailable, SourceError as for all questions."""
+        return str(self._ask(lambda admin: admin.describe_cluster()["cluster_id"]) or "unknown")
+
+    def topics(self, names: Iterable[str]) -> dict[str, Topic]:
+        """The topics of these names that exist. None is made by asking."""
+        found: dict[str, Topic] = {}
+        for topic in self._ask(lambda admin: admin.describe_topics(list(names))):
+            error = kafka_errors.for_code(topic["error_code"])
+            if error is kafka_errors.NoError:
+                found[topic["name"]] = Topic(
+                    topic.get("topic_id"), sorted(p["partition_index"] for p in topic["partitions"])
+                )
+            elif issubclass(error, REFUSED) or error is kafka_errors.InvalidTopicError:
+                raise refusal(f"topic {topic['name']}", error())
+            elif error is not kafka_errors.UnknownTopicOrPartitionError:
+                raise SourceUnavailable(f"topic {topic['name']}: {_text(error())}")
+        return found
+
+    def offsets(self, at: Mapping[TopicPartition, int], committed: bool = False) -> dict[TopicPartition, int]:
+        """Offsets by time: EARLIEST, LATEST or milliseconds since the epoch; -1 where no record is so late.
+
+        `committed`: the end is where the first open transaction begins. SourceUnavailable if one is not to be had.
+        """
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        specs = {KafkaTopicPartition(*tp): when for tp, when in at.items()}
+        found = self._ask(lambda admin: admin.list_partition_offsets(specs, level))
+        return {TopicPartition(*tp): answer.offset for tp, answer in found.items()}
+
+    def ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First and next offset of each partition that has a leader now. SourceUnavailable if no broker answers."""
+        wanted = list(partitions)
+        try:
+            begins = self.offsets(dict.fromkeys(wanted, EARLIEST))
+            ends = self.offsets(dict.fromkeys(wanted, LATEST))
+        except _NotThisOne:
+            if len(wanted) == 1:
+                return {}
+            return {tp: limits for one in wanted for tp, limits in self.ranges([one]).items()}
+        return {tp: (begins[tp], ends[tp]) for tp in wanted}
+
+    def trouble(self) -> str | None:
+        """Why no broker answers, from a check in the background; it may be some seconds old. Does not block."""
+        age = time.monotonic() - self._checked
+        if self._check is None or age > 5 * CHECK_SECONDS:
+            self._trouble = None  # nobody asked for long: what was found then says nothing about now
+        elif self._check.done():
+            self._trouble = _trouble_of(self._check)
+        done = self._check is None or self._check.done()
+        if done and age > CHECK_SECONDS and not self._closed:
+            self._checked = time.monotonic()
+            self._check = self._threads.submit(self._call, lambda admin: admin.describe_topics([]))
+        return self._trouble
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Write next offsets to a group without members, some time soon. Of several calls the last one counts."""
+        self._latest = positions
+        if not self._closed and (self._hint is None or self._hint.done()):
+            self._hint = self._threads.submit(self._commit, group)
+
+    def close(self) -> None:
+        """Wait a second for a commit that is under way, then let go of the client and its threads."""
+        if self._closed:
+            return
+        if self._hint is not None:
+            with contextlib.suppress(Exception):
+                self._hint.result(1.0)
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._forget(self._admin)
+
+    def _commit(self, group: str) -> None:
+        while (positions := self._latest) is not None:
+            self._latest = None
+            offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(at, "", -1) for tp, at in positions.items()}
+            try:
+                admin = self._client()
+                answers = admin.alter_group_offsets(group, offsets)
+                failed = next((e() for e in answers.values() if e is not kafka_errors.NoError), None)
+                if failed is not None:
+                    raise failed
+            except Exception as error:
+                log.debug("group offsets not written", group=group, reason=_text(error))
+                if isinstance(error, _MOVED):
+                    self._forget(admin)  # it remembers a group's coordinator for good
+
+    def _ask(self, call: Callable[[Any], T]) -> T:
+        """What `call` says to the admin client, in due time."""
+        if self._closed:
+            raise SourceError("the source is closed")
+        if self._question is not None and not self._question.done():
+            raise SourceUnavailable(f"no broker has answered for more than {self._timeout:g} s")
+        self._question = question = self._threads.submit(self._call, call)
+        try:
+            return question.result(self._timeout)
+        except TimeoutError:
+            raise SourceUnavailable(f"no broker answered within {self._timeout:g} s") from None
+        except REFUSED as error:
+            raise refusal("kafka", error) from error
+        except kafka_errors.BrokerResponseError as error:
+            raise _NotThisOne(_text(error)) from error
+        except kafka_errors.KafkaError as error:
+            raise SourceUnavailable(self._no_answer(error)) from error
+
+    def _call(self, call: Callable[[Any], T]) -> T:
+        return call(self._client())
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._admin is None:
+                self._admin = connect(KafkaAdminClient, self._options)
+            return self._admin
+
+    def _forget(self, admin: Any) -> None:
+        with self._lock:
+            if admin is not None and self._admin is admin:
+                self._admin = None
+        if admin is not None:
+            with contextlib.suppress(Exception):
+                admin.close()
+
+    def _no_answer(self, error: Exception) -> str:
+        servers = ", ".join(self._options["bootstrap_servers"])
+        return f"no broker of {servers} answers ({_text(error)})"
+
+
+class _NotThisOne(SourceUnavailable):
+    """The brokers answer, but one partition has no leader or does not exist."""
+
+
+def connect(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """A client of kafka-python. One that fails to connect leaves its thread and sockets behind: they are taken down."""
+    networks: list[Any] = []
+
+    def network(**configs: Any) -> Any:
+        networks.append(KafkaNetClient(**configs))
+        return networks[-1]
+
+    try:
+        return make(kafka_client=network, **options)
+    except BaseException:
+        for left in networks:
+            with contextlib.suppress(Exception):
+                left.close()
+        raise
+
+
+def _trouble_of(check: Future[Any]) -> str | None:
+    error = check.exception() if check.done() and not check.cancelled() else None
+    return None if error is None else f"no broker answers ({_text(error)})"
+
+
+def refusal(place: str, error: Exception) -> SourceError:
+    """What to raise for an error of REFUSED."""
+    return SourceError(f"{place}: the brokers refuse this client ({_text(error)}). Check kafka.security and its rights")
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
