@@ -1,0 +1,125 @@
+"""From the configuration to the parts of the daemon: one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, cast
+
+from detectors.base import registry
+from monitor.config import Config, KeyProblem, ModelSettings, Topic
+from monitor.intake.formats.base import TopicRules, formats
+from monitor.intake.identity import Pseudonyms, load_or_create_key
+from monitor.intake.sources.base import SourceTopic
+from monitor.panel import PanelSettings, ParamsError, make_params
+from monitor.pipeline import Intake, PipelineSettings
+from monitor.watch import WatchSettings
+
+
+def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes) -> PipelineSettings:
+    """How records are read and models are watched, as the configuration says."""
+    topics = config.need_kafka().topics
+
+    def watch(model: str, tenant: str) -> WatchSettings:
+        return watch_settings(config.model_settings(model, tenant), config.detectors)
+
+    return PipelineSettings(
+        intakes={t.name: Intake(formats()[t.format], topic_rules(t, config, pseudonyms)) for t in topics},
+        watch=watch,
+        listed=frozenset(config.models.listed),
+        max_models=config.models.auto.max,
+        digest_key=digest_key,
+    )
+
+
+def topic_rules(topic: Topic, config: Config, pseudonyms: Pseudonyms) -> TopicRules:
+    """The rules by which records of one topic become events."""
+    return TopicRules(
+        topic=topic.name,
+        pseudonyms=pseudonyms,
+        type=event_type(topic),
+        time=topic.time,
+        live=topic.live,
+        model=topic.model,
+        tenant=topic.tenant,
+        client_from=tuple(f"{c.kind}:{c.name}" if c.name else c.kind for c in topic.client_from),
+        record_bytes=config.limits.record_bytes,
+        record_age=config.limits.record_age.total_seconds(),
+        skew=config.limits.skew.total_seconds(),
+    )
+
+
+def event_type(topic: Topic) -> Literal["auto", "prediction", "label", "access", "metric"]:
+    """The event type of a topic. `registry_checks` refuses requests and responses, which no format here reads."""
+    if topic.type in ("request", "response"):
+        raise ValueError(f"topic {topic.name}: no format reads {topic.type} records")
+    return cast(Literal["auto", "prediction", "label", "access", "metric"], topic.type)
+
+
+def reference_rules(config: Config) -> TopicRules:
+    """The rules by which rows of a reference file are read. Identifiers in them are dropped, not kept."""
+    return TopicRules(
+        topic="reference",
+        pseudonyms=Pseudonyms(b"", plain=True),
+        model="reference",
+        client_from=(),
+        record_bytes=config.limits.record_bytes,
+    )
+
+
+def watch_settings(settings: ModelSettings, detectors: Mapping[str, Mapping[str, object]]) -> WatchSettings:
+    """What a model's detectors need of its settings."""
+    per = settings.budget.per
+    assert isinstance(per, timedelta)
+    panel = PanelSettings(settings.budget.drift, per.total_seconds(), detectors)
+    return WatchSettings(panel, settings.features, settings.classes)
+
+
+def source_topics(config: Config) -> list[SourceTopic]:
+    """The topics to read, with where to begin."""
+    return [SourceTopic(t.name, start_of(t), t.on_data_loss) for t in config.need_kafka().topics]
+
+
+def start_of(topic: Topic) -> str | float:
+    """`latest`, `earliest` or epoch seconds."""
+    return topic.start if isinstance(topic.start, str) else topic.start.timestamp()
+
+
+def identity_key(config: Config) -> bytes:
+    """The key of the pseudonyms. Beside an SQLite database one is made at the first start."""
+    if config.identity.key_file is not None:
+        return load_or_create_key(config.identity.key_file.path, create=False)
+    database = config.store.url.path
+    if database is None:
+        raise ValueError("identity.key_file is missing: this database needs one")
+    return load_or_create_key(database.with_name(database.name + ".key"), create=True)
+
+
+def registry_checks(config: Config) -> Iterable[KeyProblem]:
+    """What only the registries know: names of detectors and their parameters, names of formats."""
+    known = registry()
+    for name, params in config.detectors.items():
+        if name not in known:
+            yield KeyProblem(("detectors", name), "There is no such detector.", f"Known: {', '.join(known)}.")
+            continue
+        try:
+            make_params(known[name], {k: v for k, v in params.items() if k != "enabled"})
+        except ParamsError as error:
+            yield KeyProblem(("detectors", name), f"{error}.", "Remove or rename the parameter.")
+    topics = config.kafka.topics if config.kafka is not None else ()
+    for i, topic in enumerate(topics):
+        if topic.type in ("request", "response"):
+            key = ("kafka", "topics", i, "type")
+            yield KeyProblem(key, f"No format of this version reads {topic.type} records.", "Use native events.")
+        if topic.format not in formats():
+            yield KeyProblem(
+                ("kafka", "topics", i, "format"),
+                f"There is no format {topic.format!r}.",
+                f"Known: {', '.join(formats())}.",
+            )
+
+
+def reference_file(settings: ModelSettings) -> Path | None:
+    """The file under `reference:` of a model."""
+    return None if settings.reference is None else settings.reference.path

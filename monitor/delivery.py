@@ -1,0 +1,115 @@
+"""The delivery thread: tells receivers what is open, from SQL, at each interval and at once when something changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx
+import structlog
+
+from alerts.sinks.alertmanager import DeliveryError, Notified, post, reconcile
+from monitor.clock import Clock
+from monitor.metrics import Metrics
+from monitor.state.errors import StoreError
+from monitor.state.lease import Lease
+from monitor.state.notified import NotifiedAlert
+from monitor.state.store import StateStore
+
+log = structlog.get_logger(__name__)
+INTERVAL = 15.0
+"""Seconds between reconciliations: an alert is sent with an end three intervals away."""
+_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerTarget:
+    """A receiver of type alertmanager: every member of the cluster is posted to."""
+
+    name: str
+    urls: tuple[str, ...]
+
+
+class Delivery:
+    """Reconciles Alertmanagers with SQL while this process holds the lease. Failures are counted and tried again."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        targets: Sequence[AlertmanagerTarget],
+        metrics: Metrics,
+        clock: Clock,
+        wanted: Callable[[str], bool],
+    ) -> None:
+        self._store = store
+        self._targets = targets
+        self._metrics = metrics
+        self._clock = clock
+        self._wanted = wanted
+        """Whether a severity is sent at all."""
+        self._lease: Lease | None = None
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        if self._targets:
+            self._thread.start()
+
+    def stop(self, timeout: float = 2 * _TIMEOUT) -> None:
+        """One last round, then end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def hold(self, lease: Lease | None) -> None:
+        """Send on behalf of this lease from now on; None: keep still."""
+        self._lease = lease
+
+    def wake(self) -> None:
+        """Something changed: do not wait for the interval."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client:
+            while not self._stopping:
+                self._wake.wait(INTERVAL)
+                self._wake.clear()
+                lease = self._lease
+                if lease is None:
+                    continue
+                for target in self._targets:
+                    self._round(client, target, lease)
+
+    def _round(self, client: httpx.Client, target: AlertmanagerTarget, lease: Lease) -> None:
+        try:
+            incidents = [i for i in self._store.open_incidents() if self._wanted(i.severity)]
+            told = [Notified(*row) for row in self._store.notified_alerts(target.name)]
+            alerts, remember, forget = reconcile(incidents, told, self._clock.now(), INTERVAL)
+            if alerts and not self._post(client, target, alerts):
+                return
+            rows = [NotifiedAlert(r.labels, r.starts_at, r.last_sent, r.resolved_at) for r in remember]
+            if rows or forget:
+                self._store.save_notified(target.name, rows, [r.labels for r in forget], lease)
+        except StoreError as error:
+            log.warning("alerts not reconciled", receiver=target.name, error=str(error))
+        except Exception:
+            log.exception("delivery failed", receiver=target.name)
+
+    def _post(self, client: httpx.Client, target: AlertmanagerTarget, alerts: Sequence[Mapping[str, object]]) -> bool:
+        """Post to every member; true when at least one took it (they share what they know)."""
+        taken = False
+        for url in target.urls:
+            try:
+                post(client, url, [dict(a) for a in alerts])
+            except DeliveryError as error:
+                self._metrics.notifications_failed.labels(target.name).inc()
+                log.warning("alerts not sent", receiver=target.name, error=str(error))
+            else:
+                taken = True
+                self._metrics.notifications.labels(target.name).inc(len(alerts))
+                self._metrics.notified.labels(target.name).set(self._clock.now())
+        return taken

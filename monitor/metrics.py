@@ -1,0 +1,85 @@
+"""Every metric of the daemon, declared once. Client ids, incident ids and free text are never labels."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from monitor import __version__
+
+
+class Metrics:
+    """The metrics of one daemon, in a registry of their own. Labelled children appear with their first value."""
+
+    def __init__(self, max_series: int = 5_000) -> None:
+        self.registry = CollectorRegistry()
+        self._max_series = max_series
+        self._series: set[tuple[str, ...]] = set()
+        r = self.registry
+        self.build = Gauge("modelwarden_build_info", "Version that runs.", ["version", "python"], registry=r)
+        self.build.labels(__version__, platform.python_version()).set(1)
+        self.active = Gauge("modelwarden_active", "1 while this process holds the lease.", registry=r)
+        self.epoch = Gauge("modelwarden_lease_epoch", "Epoch of the lease this process last held.", registry=r)
+        self.received = Counter("modelwarden_records_received", "Records consumed.", ["topic"], registry=r)
+        self.rejected = Counter(
+            "modelwarden_records_rejected", "Records rejected as a whole.", ["topic", "reason"], registry=r
+        )
+        self.rows_rejected = Counter(
+            "modelwarden_rows_rejected", "Bad rows of good records.", ["topic", "reason"], registry=r
+        )
+        self.lost = Counter("modelwarden_records_lost", "Offsets skipped or gone.", ["topic"], registry=r)
+        self.unknown_fields = Counter("modelwarden_unknown_fields", "Fields ignored.", ["topic"], registry=r)
+        self.time_corrected = Counter(
+            "modelwarden_event_times_corrected", "Event times replaced by the broker's.", ["topic"], registry=r
+        )
+        self.lag = Gauge(
+            "modelwarden_consumer_lag_records", "Records between position and end.", ["topic", "partition"], registry=r
+        )
+        self.last_record = Gauge(
+            "modelwarden_last_record_processed_timestamp_seconds", "When a record was last processed.", registry=r
+        )
+        self.predictions = Counter("modelwarden_predictions", "Predictions seen.", ["model"], registry=r)
+        self.labels_seen = Counter("modelwarden_labels", "Labels seen.", ["model"], registry=r)
+        self.unwatched = Counter("modelwarden_predictions_unwatched", "Predictions beyond models.auto.max.", registry=r)
+        self.watched = Gauge("modelwarden_models_watched", "Models by condition.", ["state"], registry=r)
+        self.clients = Gauge("modelwarden_clients_tracked", "Clients counted.", ["model"], registry=r)
+        self.capital = Gauge(
+            "modelwarden_account_capital", "Evidence of an account: it alarms at 1.", ["model", "account"], registry=r
+        )
+        self.alarms = Counter("modelwarden_alarms", "Alarms spent.", ["model", "account"], registry=r)
+        self.open = Gauge("modelwarden_incidents_open", "Open incidents.", ["model", "kind", "severity"], registry=r)
+        self.incidents = Counter("modelwarden_incidents", "Incidents opened.", ["model", "kind"], registry=r)
+        self.failed_detectors = Counter(
+            "modelwarden_detector_failures", "Detectors stopped by an error.", ["detector"], registry=r
+        )
+        self.commits = Counter("modelwarden_commits", "Commits done.", registry=r)
+        self.commit_failures = Counter(
+            "modelwarden_commit_failures", "Commits that failed and were retried.", registry=r
+        )
+        self.fenced = Counter(
+            "modelwarden_fenced_commits", "Commits refused: another daemon holds the lease.", registry=r
+        )
+        self.commit_seconds = Histogram("modelwarden_commit_seconds", "Duration of commits.", registry=r)
+        self.last_commit = Gauge("modelwarden_last_commit_timestamp_seconds", "When state was last stored.", registry=r)
+        self.notifications = Counter("modelwarden_notifications", "Messages sent.", ["receiver"], registry=r)
+        self.notifications_failed = Counter(
+            "modelwarden_notifications_failed", "Messages a receiver did not take.", ["receiver"], registry=r
+        )
+        self.notified = Gauge(
+            "modelwarden_last_notification_timestamp_seconds",
+            "When a receiver last took a message.",
+            ["receiver"],
+            registry=r,
+        )
+        self.series_dropped = Counter("modelwarden_series_dropped", "Series refused by limits.series.", registry=r)
+
+    def admits(self, *series: str) -> bool:
+        """Whether a series labelled by a model may be made: False, and counted, past `limits.series`."""
+        if series in self._series:
+            return True
+        if len(self._series) >= self._max_series:
+            self.series_dropped.inc()
+            return False
+        self._series.add(series)
+        return True

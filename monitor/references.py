@@ -1,0 +1,96 @@
+"""References as stored: read from files, kept with a content hash, and in force only once approved."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from detectors.reference import Origin
+from monitor.intake.events import Event, EventType, Record, Rejected
+from monitor.intake.formats.base import Format, TopicRules
+from monitor.state.codec import decode, encode
+from monitor.state.unit import ReferenceRow
+from monitor.watch import pack_rows, unpack_rows
+
+MAX_ROWS = 50_000
+"""Rows taken of a reference file; more teach the target nothing that these do not."""
+_VERSION = 1
+_ANY_TIME = 946_684_800.0
+"""Stands for the time of rows that carry none (2000-01-01): all equal, so nothing is read from it."""
+
+
+class ReferenceFileError(ValueError):
+    """A reference file that cannot be used. The text names the file, the line and the mend."""
+
+
+def read_reference(path: Path, format_: Format, rules: TopicRules) -> list[Event]:
+    """The prediction rows of a reference file (JSON lines, plain or gz), in the order they stand in.
+
+    Rows may lack time, model and event id. ReferenceFileError for an unreadable file, a bad row or no rows.
+    """
+    rules = replace(rules, type="auto", live=False, time="event", default_time=_ANY_TIME)
+    rows: list[Event] = []
+    for number, line in enumerate(_lines(path), 1):
+        record = Record(str(path), 0, number - 1, _ANY_TIME, None, line)
+        try:
+            events = format_.decode(record, rules).events
+        except Rejected as error:
+            raise ReferenceFileError(f"{path}:{number}: {error}") from error
+        rows += [e for e in events if e.type is EventType.PREDICTION]
+        if len(rows) >= MAX_ROWS:
+            break
+    if not rows:
+        raise ReferenceFileError(f"{path}: no prediction rows; a reference has one JSON object with `features` a line")
+    if any(e.time == _ANY_TIME for e in rows):
+        for event in rows:
+            event.time = _ANY_TIME
+    return rows
+
+
+def reference_row(
+    subject: str, rows: Sequence[Event], content_hash: str, origin: str, at: float, approved_by: str | None
+) -> ReferenceRow:
+    """A version of a target as it is stored. Without `approved_by` it is provisional."""
+    page = {"rows": np.frombuffer(pack_rows(rows), np.uint8).copy()}
+    return ReferenceRow(
+        subject=subject,
+        role="target",
+        content_hash=content_hash,
+        origin=origin,
+        arrays=encode(page, _VERSION),
+        meta={"rows": len(rows)},
+        created_at=at,
+        approved_at=None if approved_by is None else at,
+        approved_by=approved_by,
+    )
+
+
+def rows_of(stored: ReferenceRow) -> list[Event]:
+    """The rows of a stored reference."""
+    return unpack_rows(decode(stored.arrays, _VERSION)["rows"].tobytes())
+
+
+def origin_of(stored: ReferenceRow) -> Origin:
+    """How far a stored reference can be trusted."""
+    return "live" if stored.origin == "live" else "same_traffic" if stored.origin == "same_traffic" else "file"
+
+
+def in_force(stored: Sequence[ReferenceRow]) -> ReferenceRow | None:
+    """Of the versions of one subject, newest last: the newest approved one, else the newest provisional one."""
+    targets = [r for r in stored if r.role == "target"]
+    approved = [r for r in targets if r.approved_at is not None]
+    return (approved or targets)[-1] if targets else None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    yield line
+    except (OSError, EOFError) as error:
+        raise ReferenceFileError(f"{path} cannot be read: {error}") from error

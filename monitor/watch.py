@@ -1,0 +1,213 @@
+"""One watched model: its counts, its clients, the events waiting for the next cut, and its detectors.
+
+Batches are cut at every 1,024th event of the model and at ticks, never at the end of a poll, so that what detectors
+see does not depend on how records arrive. A model without a reference learns one from its first events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from alerts.incidents import Incident
+from detectors.base import Batch, Finding
+from detectors.reference import Origin, Reference
+from monitor.clients import ClientLedger
+from monitor.intake.columns import Place, Schema, build_batch, build_reference, infer_schema
+from monitor.intake.events import Event
+from monitor.panel import Panel, PanelSettings
+from monitor.state.unit import StatePage, SubjectRow
+
+CUT = 1_024
+PROVISIONAL_ROWS = 500
+"""Live events a model without a reference learns its provisional one from. They are not judged themselves."""
+_VERSION = 1
+_COUNTS, CLIENTS, _LEARNING = "watch.counts", "watch.clients", "watch.learning"
+Report = Callable[["Watch", Finding, Batch], Incident | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """What the configuration says of one model."""
+
+    panel: PanelSettings = field(default_factory=PanelSettings)
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A reference with the schema that its rows imply."""
+
+    schema: Schema
+    reference: Reference
+
+
+class Watch:
+    """State and detectors of one model. One thread owns it."""
+
+    def __init__(self, subject: str, model: str, tenant: str, settings: WatchSettings) -> None:
+        self.subject = subject
+        self.model = model
+        self.tenant = tenant
+        self.settings = settings
+        self.predictions = 0
+        self.labels = 0
+        self.watermark = 0.0
+        self.clients = ClientLedger()
+        self.panel: Panel | None = None
+        self.learnt: list[Event] | None = None
+        """Rows of a provisional reference just made, until the caller has taken them for storage."""
+        self.off: str | None = None
+        """Why the model cannot be watched, where it cannot."""
+        self._schema: Schema | None = None
+        self._learning: list[Event] = []
+        self._learning_changed = False
+        self._judged = 0
+        self._events: list[Event] = []
+        self._places: list[Place] = []
+        self._changed = True
+
+    def prepare(self, rows: Sequence[Event], origin: Origin) -> Prepared:
+        """A reference of this model made of these rows, not yet in force. ValueError when they carry no features."""
+        schema = infer_schema(rows, self.settings.features, self.settings.classes)
+        return Prepared(schema, build_reference(rows, schema, origin, self.subject))
+
+    def use(self, prepared: Prepared) -> None:
+        """Watch against this reference from now on, with detectors that have seen nothing."""
+        self._schema = prepared.schema
+        self.panel = Panel(self.subject, self.model, prepared.reference, self.settings.panel)
+
+    def add_prediction(self, event: Event, place: Place) -> bool:
+        """Queue one prediction. True when a cut is due."""
+        self._events.append(event)
+        self._places.append(place)
+        return (self.predictions + len(self._events)) % CUT == 0
+
+    def add_label(self, event: Event) -> None:
+        """Count one label."""
+        self.labels += 1
+        self._changed = True
+
+    def cut(self, report: Report) -> None:
+        """Give the queued events to the detectors."""
+        events, places = self._events, self._places
+        if not events:
+            return
+        self._events, self._places = [], []
+        self._changed = True
+        if self.off is not None:
+            self._count(events)
+            return
+        if self._schema is None:
+            take = min(PROVISIONAL_ROWS - len(self._learning), len(events))
+            self._learn(events[:take])
+            self._count(events[:take])
+            events, places = events[take:], places[take:]
+        if events and self._schema is not None and self.panel is not None:
+            batch = build_batch(self.subject, self._judged, events, places, self._schema)
+            self._judged += len(events)
+            self._count(events)
+            self.panel.detect(batch, lambda finding, source: report(self, finding, source))
+
+    def advance(self, report: Report) -> None:
+        """Let detectors see how far time has come."""
+        if self.panel is not None and self._schema is not None:
+            empty = build_batch(self.subject, self._judged, [], [], self._schema)
+            self.panel.advance(self.watermark, empty, lambda finding, source: report(self, finding, source))
+
+    def row(self) -> SubjectRow:
+        """Counts and condition as `status` shows them."""
+        return SubjectRow(
+            subject=self.subject,
+            model=self.model,
+            tenant=self.tenant,
+            predictions=self.predictions,
+            labels=self.labels,
+            labels_matched=0,
+            events=self.predictions + self.labels,
+            clients=self.clients.distinct,
+            clients_exact=self.clients.exact,
+            state="off" if self.off else "calibrating" if self.panel is None else "watching",
+            attack_state="off",
+            unwatched=False,
+            watermark=self.watermark,
+        )
+
+    def dirty(self) -> list[StatePage]:
+        """Pages changed since the last call. Only after a cut: queued events are in no page."""
+        pages: list[StatePage] = []
+        if self._changed:
+            self._changed = False
+            counts = np.array([self.predictions, self.labels, self._judged], np.int64)
+            pages.append(self._page(_COUNTS, "all", {"counts": counts, "watermark": np.array([self.watermark])}))
+        if self._learning_changed:
+            self._learning_changed = False
+            pages.append(
+                self._page(_LEARNING, "rows", {"rows": np.frombuffer(pack_rows(self._learning), np.uint8).copy()})
+            )
+        pages += [self._page(CLIENTS, name, page) for name, page in self.clients.dirty().items()]
+        return pages + (self.panel.dirty() if self.panel is not None else [])
+
+    def restore(self, pages: Iterable[StatePage]) -> list[str]:
+        """Take stored pages; the reference, if there is one, must be in use already. Returns what starts anew."""
+        stored = list(pages)
+        clients = {p.page: p.arrays for p in stored if p.detector == CLIENTS}
+        self.clients.restore(clients)
+        for page in stored:
+            if page.detector == _COUNTS:
+                self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
+                self.watermark = float(page.arrays["watermark"][0])
+            elif page.detector == _LEARNING:
+                self._learning = unpack_rows(page.arrays["rows"].tobytes())
+        return self.panel.restore(stored) if self.panel is not None else []
+
+    def _count(self, events: Sequence[Event]) -> None:
+        self.predictions += len(events)
+        names: dict[str, int] = {}
+        codes = [-1 if e.client is None else names.setdefault(e.client, len(names)) for e in events]
+        time = np.array([e.time for e in events])
+        self.clients.add(np.array(codes, np.int32), tuple(names), time)
+        self.watermark = max(self.watermark, float(time.max(initial=self.watermark)))
+
+    def _learn(self, events: Sequence[Event]) -> None:
+        self._learning += events
+        self._learning_changed = True
+        if len(self._learning) < PROVISIONAL_ROWS:
+            return
+        rows, self._learning = self._learning, []
+        try:
+            self.use(self.prepare(rows, "live"))
+        except ValueError as error:
+            self.off = str(error)
+        else:
+            self.learnt = rows
+
+    def _page(self, detector: str, name: str, arrays: dict[str, Any]) -> StatePage:
+        return StatePage(self.subject, detector, "", name, _VERSION, arrays)
+
+
+def pack_rows(rows: Sequence[Event]) -> bytes:
+    """Reference rows as bytes: features and answers only, no identifier."""
+    keep = [
+        Event(
+            e.type,
+            e.time,
+            model_version=e.model_version,
+            features=e.features,
+            vector=e.vector,
+            prediction=e.prediction,
+            scores=e.scores,
+        )
+        for e in rows
+    ]
+    return msgspec.msgpack.encode(keep)
+
+
+def unpack_rows(data: bytes) -> list[Event]:
+    """The rows that `pack_rows` packed."""
+    return msgspec.msgpack.decode(data, type=list[Event])

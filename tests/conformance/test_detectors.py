@@ -1,0 +1,218 @@
+"""What every detector must be able to do, checked for each one in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alerts.taxonomy import kinds
+from detectors.base import Batch, Finding, registry
+from detectors.reference import Reference
+from monitor.intake.columns import build_batch, build_reference, infer_schema
+from monitor.intake.events import Event
+from monitor.panel import Panel, PanelSettings
+from monitor.state.codec import decode, encode
+from monitor.state.unit import StatePage
+from tests.conformance.streams import CASES, FAULT_AT, LENGTH, Case
+
+CUT = 300
+POISON = [float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 1e12]
+NAMES = sorted(registry())
+
+
+class Run:
+    """One detector alone in a panel, and what came of it."""
+
+    def __init__(self, name: str, case: Case) -> None:
+        self.schema = infer_schema(case.reference())
+        reference: Reference = build_reference(case.reference(), self.schema, "file", "model:/credit")
+        others = {other: {"enabled": False} for other in registry() if other != name}
+        self.panel = Panel("model:/credit", "credit", reference, PanelSettings(detectors=others))
+        self.findings: list[Finding] = []
+        self.position = 0
+
+    def feed(self, events: Sequence[Event], cut: int = CUT) -> Run:
+        for begin in range(0, len(events), cut):
+            self.batch(self.columns(events[begin : begin + cut]))
+        assert self.panel.failures == []
+        return self
+
+    def columns(self, events: Sequence[Event]) -> Batch:
+        places = [("t", 0, self.position + i, 0) for i in range(len(events))]
+        return build_batch("model:/credit", self.position, events, places, self.schema)
+
+    def batch(self, batch: Batch) -> None:
+        self.position += len(batch)
+        self.panel.detect(batch, lambda finding, _: self.findings.append(finding))
+
+    @property
+    def opened(self) -> list[Finding]:
+        return [f for f in self.findings if f.action == "open"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def case(name: str) -> Case:
+    return CASES[name]
+
+
+def test_every_detector_has_a_case() -> None:
+    assert set(NAMES) == set(CASES)
+
+
+def test_it_declares_what_it_is(name: str) -> None:
+    cls = registry()[name]
+    assert cls.name == name
+    assert cls.kind in kinds()
+    assert cls.state_version >= 1
+    assert cls.inputs <= {"features", "outputs", "reference", "client", "labels"}
+    assert cls.Params.__dataclass_params__.frozen
+    assert cls.account is None or cls.share > 0
+
+
+def test_it_alarms_where_it_must_and_says_why(name: str, case: Case) -> None:
+    opened = Run(name, case).feed(case.alarming()).opened
+    assert opened and opened[0].position >= FAULT_AT
+    first = opened[0]
+    assert first.measures and all(np.isfinite([m.observed, m.expected]).all() for m in first.measures)
+    assert any(s.type == "feature" and s.id == case.field for s in first.subjects)
+    assert abs(first.onset - case.alarming()[FAULT_AT].time) < 100
+
+
+def test_it_keeps_quiet_where_it_must(name: str, case: Case) -> None:
+    assert Run(name, case).feed(case.clean()).findings == []
+
+
+def test_the_same_events_make_the_same_findings(name: str, case: Case) -> None:
+    first, second = (Run(name, case).feed(case.alarming()) for _ in range(2))
+    assert first.findings == second.findings
+    assert _encoded(first.panel.dirty()) == _encoded(second.panel.dirty())
+
+
+@pytest.mark.parametrize("cut", [1, 25, 1_024])
+def test_findings_do_not_depend_on_the_cut(name: str, case: Case, cut: int) -> None:
+    def told(run: Run) -> list[Finding]:
+        return [replace(f, row=0) for f in run.findings]
+
+    events = case.alarming()[: FAULT_AT + 600]
+    assert told(Run(name, case).feed(events, cut)) == told(Run(name, case).feed(events))
+
+
+@pytest.mark.parametrize("at", [7, 610, FAULT_AT + 20, FAULT_AT + 500, LENGTH - 100])
+def test_stored_pages_restore_an_equal_detector(name: str, case: Case, at: int) -> None:
+    """Pages are written now and then, as commits do; the last write of each page is what a restart finds."""
+    events = case.alarming()
+    whole = Run(name, case)
+    stored: dict[tuple[str, str], StatePage] = {}
+    for begin in range(0, at, CUT):
+        whole.feed(events[begin : min(begin + CUT, at)])
+        stored |= {(p.detector, p.page): _through_codec(p) for p in whole.panel.dirty()}
+    again = Run(name, case)
+    assert again.panel.restore(stored.values()) == []
+    again.position = at
+    before = len(whole.findings)
+    whole.feed(events[at:])
+    again.feed(events[at:])
+    assert again.findings == whole.findings[before:]
+
+
+def test_it_keeps_no_reference_to_a_batch(name: str, case: Case) -> None:
+    events = case.alarming()
+    clean, scrambled = Run(name, case), Run(name, case)
+    for begin in range(0, len(events), CUT):
+        clean.batch(clean.columns(events[begin : begin + CUT]))
+        batch = scrambled.columns(events[begin : begin + CUT])
+        scrambled.batch(batch)
+        batch.numeric.values[:] = 1e9
+        batch.numeric.status[:] = 0
+        batch.category.codes[:] = 0
+        batch.time[:] = 0.0
+    assert scrambled.findings == clean.findings
+
+
+def test_pages_handed_out_are_not_touched_again(name: str, case: Case) -> None:
+    events = case.alarming()
+    run = Run(name, case).feed(events[:1_000])
+    pages = run.panel.dirty()
+    before = _encoded(pages)
+    run.feed(events[1_000:])
+    assert _encoded(pages) == before
+
+
+@pytest.mark.parametrize("poison", POISON, ids=str)
+def test_one_hostile_number_neither_alarms_nor_blinds(name: str, case: Case, poison: float) -> None:
+    clean = Run(name, case).feed(case.alarming()).opened[0].position
+    events = case.alarming()
+    for i in (3, 700, FAULT_AT - 5):
+        events[i].features = {**(events[i].features or {}), case.field: poison}
+    opened = Run(name, case).feed(events).opened
+    assert opened[0].position >= FAULT_AT
+    delay, clean_delay = opened[0].position - FAULT_AT + 1, clean - FAULT_AT + 1
+    block = 25
+    assert delay <= max(1.1 * clean_delay, clean_delay + block)
+
+
+def test_a_stretch_of_hostile_numbers_is_survived(name: str, case: Case) -> None:
+    events = case.clean()
+    for i in range(500, 560):
+        events[i].features = {"income": POISON[i % 6], "age": POISON[(i + 1) % 6], "region": "EU"}
+    run = Run(name, case).feed(events)
+    assert run.position == LENGTH
+
+
+def test_state_is_bounded(name: str, case: Case) -> None:
+    def size(run: Run) -> int:
+        return sum(a.nbytes for p in run.panel.dirty() for a in p.arrays.values())
+
+    events = case.clean()
+    run = Run(name, case).feed(events)
+    early = size(run)
+    for _ in range(4):
+        run.feed(events)
+    assert size(run) <= 1.5 * early + 4_096
+
+
+def test_empty_batches_and_time_without_events_are_harmless(name: str, case: Case) -> None:
+    plain, interrupted = Run(name, case), Run(name, case)
+    events = case.alarming()
+    empty = plain.columns([])
+    for begin in range(0, len(events), CUT):
+        plain.feed(events[begin : begin + CUT])
+        interrupted.batch(empty)
+        interrupted.feed(events[begin : begin + CUT])
+        interrupted.panel.advance(events[begin].time, empty, lambda finding, _: interrupted.findings.append(finding))
+    assert interrupted.findings == plain.findings
+
+
+def test_a_wrong_state_version_is_refused_and_said(name: str, case: Case) -> None:
+    run = Run(name, case).feed(case.alarming()[:1_000])
+    pages = [p._replace(version=p.version + 1) if p.detector == name else p for p in run.panel.dirty()]
+    again = Run(name, case)
+    (sentence,) = again.panel.restore(pages)
+    assert name in sentence and "version" in sentence
+    assert again.feed(case.alarming()).opened
+
+
+def test_pages_of_another_shape_are_refused_and_the_detector_stays_usable(name: str, case: Case) -> None:
+    run = Run(name, case).feed(case.alarming()[:1_000])
+    pages = [
+        p._replace(arrays={k: np.zeros(3) for k in p.arrays}) if p.detector == name else p for p in run.panel.dirty()
+    ]
+    again = Run(name, case)
+    assert len(again.panel.restore(pages)) == 1
+    assert again.feed(case.alarming()).opened
+
+
+def _through_codec(page: StatePage) -> StatePage:
+    return page._replace(arrays=decode(encode(page.arrays, page.version), page.version))
+
+
+def _encoded(pages: Sequence[StatePage]) -> list[tuple[str, str, bytes]]:
+    return [(p.detector, p.page, encode(p.arrays, p.version)) for p in pages]
