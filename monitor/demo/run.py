@@ -1,0 +1,258 @@
+"""The demo: an embedded broker, a simulated credit model that drifts, and the daemon that finds it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.text import Text
+
+from alerts.incidents import Incident
+from monitor.demo.broker import API_VERSION, CLIENT_OPTIONS, PARTITIONS, BrokerError, EmbeddedBroker
+from monitor.demo.child import DaemonProcess
+from monitor.demo.follow import Follower, clock
+from monitor.demo.produce import Produced, produce
+from monitor.demo.story import Timeline, live_messages, sentence
+from monitor.demo.traffic import CreditTraffic
+from monitor.demo.workspace import GROUP, TOPIC, Workspace, WorkspaceError, make_workspace
+
+UNATTENDED_SECONDS: Final = 90.0
+"""Longest demo without a terminal; what comes after, catching up and stopping, ends well within two minutes."""
+RATE: Final = 350.0
+SEED: Final = 7
+API_VERSION_VARIABLE: Final = "MODELWARDEN_KAFKA_API_VERSION"
+"""Tells the daemon the protocol version, which kafka-python cannot find out from the embedded broker."""
+_LINGER_MS = 100
+"""Batches of so many milliseconds compress well: the broker then holds about five minutes of the busiest partition."""
+_POLL_SECONDS = 0.5
+_READY_SECONDS = 45.0
+_CATCH_UP_SECONDS = 15.0
+
+
+def run_demo(
+    directory: Path | None = None, seconds: float | None = None, output: Console | TextIO | None = None
+) -> int:
+    """Play the demo; 0 when the drift was found and every event was counted once, 1 otherwise, with the reason.
+
+    `directory` takes its files (default: a new temporary one, which is kept). Without a terminal it ends when the
+    incident has closed, at the latest after `seconds` (default 90); on a terminal it goes on until Ctrl-C or
+    `seconds`. Whatever it started is stopped when it returns.
+    """
+    console = output if isinstance(output, Console) else Console(file=output or sys.stdout, soft_wrap=True)
+    stop = threading.Event()
+    with _stop_on_signals(stop):
+        try:
+            return _Demo(console, seconds, stop).play(directory)
+        except (BrokerError, WorkspaceError, KafkaError) as error:
+            Console(stderr=True, soft_wrap=True).print(f"modelwarden demo: {error}", markup=False, highlight=False)
+            return 1
+
+
+@dataclass(slots=True)
+class _Producer:
+    """The client side: a thread that sends live events until it is told to stop."""
+
+    bootstrap_servers: str
+    traffic: CreditTraffic
+    timeline: Timeline
+    begin: float
+    done: Produced = field(default_factory=Produced)
+    failure: str = ""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="demo-producer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, when all that was sent is acknowledged."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(30.0)
+
+    def _run(self) -> None:
+        messages = live_messages(self.traffic, self.timeline, self.begin, RATE)
+        try:
+            produce(
+                self.bootstrap_servers,
+                TOPIC,
+                messages,
+                client_options={**CLIENT_OPTIONS, "linger_ms": _LINGER_MS},
+                stop=self._stop,
+                progress=self.done,
+            )
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+
+
+class _Demo:
+    """One run of the demo."""
+
+    def __init__(self, console: Console, seconds: float | None, stop: threading.Event) -> None:
+        self.console = console
+        self.attended = console.is_terminal
+        self.stop = stop
+        self.began = time.monotonic()
+        limit = seconds if seconds is not None else None if self.attended else UNATTENDED_SECONDS
+        self.deadline = None if limit is None else self.began + limit
+        self.timeline = Timeline()
+        self.ready = False
+        self.first_after: float | None = None
+
+    def play(self, directory: Path | None) -> int:
+        """Start everything, follow the incidents, stop everything, sum up."""
+        traffic = CreditTraffic(SEED)
+        with ExitStack() as running:
+            bootstrap = running.enter_context(EmbeddedBroker([TOPIC]))
+            place = make_workspace(directory, traffic, bootstrap)
+            version = ".".join(map(str, API_VERSION))
+            daemon = DaemonProcess(place.config, place.log, place.port, {API_VERSION_VARIABLE: version})
+            running.enter_context(daemon)
+            producer = _Producer(bootstrap, traffic, self.timeline, time.time())
+            producer.start()
+            running.callback(producer.stop)
+            follower = Follower(place.store_url, GROUP, self._say)
+            running.callback(follower.close)
+            self._introduce(place, bootstrap, daemon, traffic)
+            problem = self._watch(daemon, producer, follower)
+            producer.stop()
+            problem = problem or self._catch_up(daemon, producer, follower)
+            daemon.stop()
+            follower.poll()
+            problem = problem or self._verdict(producer, follower)
+            self._sum_up(place, producer, follower, traffic)
+            return self._end(problem, daemon)
+
+    def _watch(self, daemon: DaemonProcess, producer: _Producer, follower: Follower) -> str:
+        """Tell stages and incidents until the story is over; what went wrong, or nothing."""
+        stage = None
+        self._line(sentence(None))
+        while not self.stop.wait(_POLL_SECONDS):
+            if daemon.code is not None:
+                return f"the daemon ended with exit code {daemon.code}"
+            if producer.failure:
+                return f"the events could not be sent: {producer.failure}"
+            if not self.ready and daemon.ready():
+                self.ready = True
+                self._line("the daemon is ready")
+            if not self.ready and time.monotonic() - self.began > _READY_SECONDS:
+                return f"the daemon was not ready within {_READY_SECONDS:.0f} s"
+            now = self.timeline.drift_at(time.time() - producer.begin)
+            if now != stage:
+                stage = now
+                self._line(sentence(now))
+            follower.poll()
+            found = self._drift_incidents(producer, follower)
+            if found and self.first_after is None:
+                self.first_after = time.monotonic() - self.began
+            if self._is_over(stage is not None, found):
+                break
+        return ""
+
+    def _is_over(self, drifting: bool, found: list[Incident]) -> bool:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return True
+        closed = bool(found) and all(i.status == "resolved" for i in found)
+        return not self.attended and closed and not drifting
+
+    def _drift_incidents(self, producer: _Producer, follower: Follower) -> list[Incident]:
+        """Incidents about the model that opened since the first drift began."""
+        since = producer.begin + self.timeline.honest
+        return [i for i in follower.incidents.values() if i.opened_at >= since and i.kind != "monitor_health"]
+
+    def _catch_up(self, daemon: DaemonProcess, producer: _Producer, follower: Follower) -> str:
+        """Wait until the daemon has stored everything that was sent."""
+        deadline = time.monotonic() + (_CATCH_UP_SECONDS if self.ready else 0.0)
+        while time.monotonic() < deadline:
+            follower.poll()
+            if daemon.code is not None:
+                return f"the daemon ended with exit code {daemon.code}"
+            if _counted(follower.counts()) >= producer.done.acknowledged:
+                break
+            time.sleep(_POLL_SECONDS / 2)
+        return ""
+
+    def _verdict(self, producer: _Producer, follower: Follower) -> str:
+        """What the end result lacks; nothing of a demo that was stopped before it began."""
+        if self.stop.is_set() and not self.ready:
+            return ""
+        sent, acknowledged, counted = producer.done.sent, producer.done.acknowledged, _counted(follower.counts())
+        if acknowledged != sent:
+            return f"the broker took {acknowledged:,} of {sent:,} events: {producer.done.error or 'no answer'}"
+        if counted != sent:
+            return f"the daemon counted {counted:,} of {sent:,} events"
+        if not self._drift_incidents(producer, follower) and not self.stop.is_set():
+            return "the drift opened no incident"
+        return ""
+
+    def _introduce(self, place: Workspace, bootstrap: str, daemon: DaemonProcess, traffic: CreditTraffic) -> None:
+        self._plain(f"ModelWarden demo in {place.directory}")
+        self._plain(f"  broker   {bootstrap} (embedded), topic {TOPIC}, {PARTITIONS} partitions")
+        self._plain(f"  traffic  model {traffic.model}, {len(traffic.clients)} honest clients, {RATE:.0f} events/s")
+        self._plain(f"  daemon   process {daemon.pid}, {place.metrics_url}, log {place.log.name}")
+        if self.attended and self.deadline is None:
+            self._plain("  Ctrl-C ends it.")
+
+    def _sum_up(self, place: Workspace, producer: _Producer, follower: Follower, traffic: CreditTraffic) -> None:
+        counts = follower.counts()
+        clients = sum(model["clients"] for model in counts.get("models", ()))
+        rejected = sum(topic["rejected"] for topic in counts.get("topics", ()))
+        found = list(follower.incidents.values())
+        still_open = sum(i.status != "resolved" for i in found)
+        self._plain("")
+        self._plain(f"events     {producer.done.sent:,} produced, {_counted(counts):,} counted, {rejected:,} rejected")
+        self._plain(f"clients    {clients} seen, {len(traffic.clients)} honest ones simulated")
+        self._plain(f"incidents  {len(found)} opened, {still_open} of them still open")
+        if self.first_after is not None:
+            first = min(i.opened_at for i in self._drift_incidents(producer, follower))
+            delay = first - producer.begin - self.timeline.honest
+            self._plain(f"first      {self.first_after:.1f} s after the start, event time {delay:.1f} s into the drift")
+        self._plain(f"look next  modelwarden incidents list --config {place.config}")
+        self._plain(f"           database {place.database}")
+        self._plain(f"           metrics  {place.metrics_url} (while a daemon runs)")
+
+    def _end(self, problem: str, daemon: DaemonProcess) -> int:
+        if not problem:
+            return 0
+        self._plain(f"FAILED: {problem}")
+        self._plain("The last lines of the daemon's log:")
+        self._plain(daemon.tail())
+        return 1
+
+    def _line(self, text: str) -> None:
+        self._plain(f"{clock(time.time())}  {text}")
+
+    def _plain(self, text: str) -> None:
+        self._say(Text(text))
+
+    def _say(self, text: Text) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _counted(status: dict[str, Any]) -> int:
+    return sum(model["predictions"] for model in status.get("models", ()))
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `stop` meanwhile; only the main thread can be told so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
