@@ -6,16 +6,13 @@ A command that this version does not know is answered, never left in the queue.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from alerts.incidents import IncidentBook
 from monitor.state.commands import Command
 from monitor.state.lease import Lease
 from monitor.state.store import StateStore
 from monitor.state.unit import AuditRow, CommandResult, CommitUnit
-
-if TYPE_CHECKING:
-    from monitor.pipeline import Pipeline
 
 ACKNOWLEDGE: Final = "incident.acknowledge"
 
@@ -41,12 +38,6 @@ def apply_command(book: IncidentBook, command: Command, at: float) -> Applied:
     message = f"{incident} acknowledged by {command.actor}"
     audit = AuditRow(at, command.actor, command.name, incident, {"command": command.id})
     return Applied(CommandResult(command.id, True, message), audit)
-
-
-def apply_commands(store: StateStore, pipeline: Pipeline) -> None:
-    """Apply what is queued, as part of the pipeline's next commit, which must follow before this is called again."""
-    for command in store.pending_commands():
-        pipeline.apply_command(command)
 
 
 def apply_without_daemon(store: StateStore, lease: Lease) -> None:

@@ -1,0 +1,180 @@
+"""What would have been found in files of events: the daemon's own pipeline, with no broker, database or clock.
+
+Identifiers stay in clear. Time is that of the events, so the same files give the same incidents.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from alerts.incidents import Incident
+from detectors.reference import Origin
+from monitor.assembly import watch_settings
+from monitor.config import Config, ModelSettings
+from monitor.intake.events import Event
+from monitor.intake.formats.base import TopicRules, formats
+from monitor.intake.identity import Pseudonyms
+from monitor.intake.sources.file import FileSource
+from monitor.metrics import Metrics
+from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.references import ReferenceFileError, read_reference
+from monitor.watch import Watch
+
+TypeName = Literal["auto", "prediction", "label", "access", "metric"]
+Progress = Callable[[int, int], None]
+"""Told bytes read and bytes in all (0: not known) as it goes."""
+TOPIC: Final = "events"
+TICK_RECORDS: Final = 1_024
+_TICKS_KEPT: Final = 64
+"""Ticks between two clearings of what a daemon would have stored."""
+
+
+@dataclass(slots=True)
+class Backtest:
+    """What came out: every incident in its last state, ordered by `opened_at`, and what happened to the lines."""
+
+    incidents: list[Incident] = field(default_factory=list)
+    records: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Lines and rows rejected, by reason."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Condition of each model, by subject: watching, calibrating, or why it is off."""
+
+
+def run_backtest(
+    paths: Sequence[Path],
+    reference: Path | None = None,
+    type: TypeName = "auto",
+    *,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Backtest:
+    """Run the pipeline over files of native events (JSON lines, plain or .gz), one after the other.
+
+    `reference` is the target of every model in the events; without it a model has the one of `config`, or learns a
+    provisional one from its first events. SourceError or ReferenceFileError, naming file and line, when a file cannot
+    be read.
+    """
+    settings = Config() if config is None else config
+    rules = _rules(settings, type)
+    source = FileSource(paths, TOPIC, rules.record_bytes)
+    pipeline = _Replay(settings, rules, _References(settings, rules, reference))
+    outcome = _Outcome(pipeline)
+    partitions = source.discover()
+    for tp in partitions:
+        pipeline.own(tp.topic, tp.partition, 0)
+    source.own(dict.fromkeys(partitions, 0))
+    finished, ticks = not partitions, 0
+    while not finished:
+        polled = source.poll(0.0, TICK_RECORDS)
+        for tp, records in polled.records:
+            pipeline.feed(tp.topic, tp.partition, records)
+        pipeline.tick(pipeline.latest)
+        ticks += 1
+        finished = polled.finished
+        if finished or ticks % _TICKS_KEPT == 0:
+            outcome.take()
+        if progress is not None:
+            progress(*source.progress)
+    source.close()
+    return outcome.complete()
+
+
+class _Replay(Pipeline):
+    """The daemon's pipeline; each model that appears is given its reference before its first event is judged."""
+
+    def __init__(self, config: Config, rules: TopicRules, references: _References) -> None:
+        settings = PipelineSettings(
+            intakes={TOPIC: Intake(formats()["native"], rules)},
+            watch=lambda model, tenant: watch_settings(config.model_settings(model, tenant), config.detectors),
+            listed=frozenset(config.models.listed),
+            max_models=config.models.auto.max,
+        )
+        super().__init__(settings, Metrics())
+        self._references = references
+
+    @property
+    def latest(self) -> float:
+        """The newest event time that any model has seen, in epoch seconds."""
+        return max((w.watermark for w in self.watches.values()), default=0.0)
+
+    def _watch_of(self, subject: str) -> Watch:
+        known = subject in self.watches
+        watch = super()._watch_of(subject)
+        if not known:
+            self._references.introduce(watch)
+        return watch
+
+
+class _References:
+    """The rows that models are compared with; each file is read once."""
+
+    def __init__(self, config: Config, rules: TopicRules, given: Path | None) -> None:
+        self._config = config
+        self._rules = TopicRules(
+            topic="reference", pseudonyms=rules.pseudonyms, model="reference", client_from=(),
+            record_bytes=rules.record_bytes,
+        )  # fmt: skip
+        self._given = given
+        self._read: dict[Path, list[Event]] = {}
+        if given is not None:
+            self._rows(given)  # a file that cannot be used is told before the long work
+
+    def introduce(self, watch: Watch) -> None:
+        """Give a new model its reference, if there is one."""
+        settings = self._config.model_settings(watch.model, watch.tenant)
+        path = self._given or _configured(settings)
+        if path is None:
+            return
+        origin: Origin = settings.reference_is
+        try:
+            watch.use(watch.prepare(self._rows(path), origin))
+        except ReferenceFileError:
+            raise
+        except ValueError as error:
+            raise ReferenceFileError(f"{path}: no reference for {watch.model}: {error}") from error
+
+    def _rows(self, path: Path) -> list[Event]:
+        if path not in self._read:
+            self._read[path] = read_reference(path, formats()["native"], self._rules)
+        return self._read[path]
+
+
+class _Outcome:
+    """Collects what a daemon would have stored, as far as it is shown."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._incidents: dict[str, Incident] = {}
+        self._rejected: Counter[str] = Counter()
+
+    def take(self) -> None:
+        unit = self._pipeline.take_unit(0.0)
+        self._incidents.update((incident.id, incident) for incident in unit.incidents)
+        self._rejected.update(letter.reason.value for letter in unit.dead_letters)
+
+    def complete(self) -> Backtest:
+        return Backtest(
+            incidents=sorted(self._incidents.values(), key=lambda i: (i.opened_at, i.id)),
+            records=sum(place.counts.received for place in self._pipeline.partitions.values()),
+            rejected=self._rejected,
+            models={subject: watch.off or watch.row().state for subject, watch in self._pipeline.watches.items()},
+        )
+
+
+def _rules(config: Config, type: TypeName) -> TopicRules:
+    networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
+    return TopicRules(
+        topic=TOPIC,
+        pseudonyms=Pseudonyms(b"", networks, plain=True),
+        type=type,
+        record_bytes=config.limits.record_bytes,
+    )
+
+
+def _configured(settings: ModelSettings) -> Path | None:
+    return None if settings.reference is None else settings.reference.path

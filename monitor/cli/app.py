@@ -1,0 +1,56 @@
+"""The commands in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from monitor.cli.backtest import backtest
+from monitor.cli.check_config import check_config
+from monitor.cli.clients_show import clients_show
+from monitor.cli.demo import demo
+from monitor.cli.failures import guarded
+from monitor.cli.healthcheck import healthcheck
+from monitor.cli.incidents_ack import incidents_ack
+from monitor.cli.incidents_list import incidents_list
+from monitor.cli.incidents_show import incidents_show
+from monitor.cli.migrate import migrate
+from monitor.cli.run import run
+from monitor.cli.status import status
+from monitor.cli.version import print_version, version
+
+_STYLE: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+app = typer.Typer(name="modelwarden", add_completion=False, **_STYLE)
+incidents = typer.Typer(help="See what is wrong, and say that it was seen.", **_STYLE)
+clients = typer.Typer(help="See who queries a model.", **_STYLE)
+
+
+@app.callback()
+def modelwarden(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Watches over machine-learning models in production, from their Kafka logs."""
+
+
+def _add(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
+    group.command(name)(guarded(command))
+
+
+_add(app, "run", run)
+_add(app, "demo", demo)
+_add(app, "backtest", backtest)
+_add(app, "status", status)
+app.add_typer(incidents, name="incidents")
+_add(incidents, "list", incidents_list)
+_add(incidents, "show", incidents_show)
+_add(incidents, "ack", incidents_ack)
+app.add_typer(clients, name="clients")
+_add(clients, "show", clients_show)
+_add(app, "check-config", check_config)
+_add(app, "migrate", migrate)
+_add(app, "healthcheck", healthcheck)
+_add(app, "version", version)

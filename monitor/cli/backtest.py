@@ -1,0 +1,137 @@
+"""`modelwarden backtest`: what would have been found in files of events."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from monitor.cli.failures import CommandError, say
+from monitor.cli.options import ConfigFile, read_config
+
+if TYPE_CHECKING:
+    from alerts.incidents import Incident
+    from monitor.backtest import Backtest, Progress
+
+
+class TypeChoice(StrEnum):
+    """What an event is that does not say so itself."""
+
+    AUTO = "auto"
+    PREDICTION = "prediction"
+    LABEL = "label"
+    ACCESS = "access"
+    METRIC = "metric"
+
+
+class SeverityChoice(StrEnum):
+    """Severities, least first."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+_STDOUT: Final = Path("-")
+
+
+def backtest(
+    events: Annotated[list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz.")],
+    reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
+    type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
+    min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
+    config: ConfigFile = None,
+) -> None:
+    """Find in files what `run` would have found.
+
+    Prints the incidents in their last state, one JSON object a line. No Kafka, database or configuration is
+    needed; a configuration that is there gives models their settings.
+    """
+    settings = read_config(config, registries=True)
+    _check_place(out)
+    from monitor.backtest import run_backtest
+    from monitor.logging import configure_logging
+
+    configure_logging(json=False, level=logging.WARNING)
+    if settings is not None and config is None:
+        say(f"settings of {settings.file}")
+    with _progress() as progress:
+        found = run_backtest(events, reference, type.value, config=settings, progress=progress)
+    order = list(SeverityChoice)
+    least = order.index(min_severity)
+    shown = [i for i in found.incidents if order.index(SeverityChoice(i.severity)) >= least]
+    _write(out, shown)
+    _tell(found, len(shown))
+
+
+def _tell(found: Backtest, shown: int) -> None:
+    rejected = found.rejected.total()
+    reasons = f" ({', '.join(f'{reason} {n:,}' for reason, n in found.rejected.most_common())})" if rejected else ""
+    say(f"{found.records:,} lines, {rejected:,} rejected{reasons}, {shown:,} incident{'' if shown == 1 else 's'}")
+    for subject, state in found.models.items():
+        if state == "calibrating":
+            say(f"{subject}: too few events for a provisional reference, nothing was judged; give --reference FILE")
+        elif state != "watching":
+            say(f"{subject}: not watched: {state}")
+
+
+def _write(out: Path, incidents: Iterable[Incident]) -> None:
+    """All lines at once: whoever reads the file sees the old one or the whole new one."""
+    from alerts.render import incident_json
+
+    text = "".join(json.dumps(incident_json(i), allow_nan=False) + "\n" for i in incidents)
+    if out == _STDOUT:
+        sys.stdout.write(text)
+    elif out.exists() and not out.is_file():  # a pipe or a device
+        out.write_text(text, encoding="utf-8")
+    else:
+        _replace(out.resolve(), text)
+
+
+def _replace(out: Path, text: str) -> None:
+    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(out)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _check_place(out: Path) -> None:
+    """Fail before the work where the result could not be written after it."""
+    directory = out.resolve().parent
+    if out == _STDOUT:
+        return
+    if out.is_dir():
+        raise CommandError(f"{out} is a directory; name a file")
+    if not directory.is_dir() or not os.access(directory if out.is_file() or not out.exists() else out, os.W_OK):
+        raise CommandError(f"{directory}: cannot be written to; name another place for --out")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on stderr where somebody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("backtest", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -1,0 +1,58 @@
+"""`modelwarden incidents show`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from monitor.cli.failures import CommandError
+from monitor.cli.options import ConfigFile, Output, OutputFormat, need_config
+from monitor.cli.output import print_json, print_line, print_table, when
+
+
+def incidents_show(
+    incident: Annotated[str, typer.Argument(metavar="ID", help="Id of the incident.")],
+    config: ConfigFile = None,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Show one incident with its evidence."""
+    settings = need_config(config)
+    from alerts.render import incident_json, pseudonyms_in
+    from monitor.cli.stored import resolver, stored
+
+    with stored(settings) as store:
+        found = store.incident(incident)
+        if found is None:
+            raise CommandError(f"There is no incident {incident}.")
+        row = incident_json(found, resolver(settings, store, pseudonyms_in(found)))
+    if output is Output.JSON:
+        print_json(row)
+    else:
+        _print(row)
+
+
+def _print(row: dict[str, Any]) -> None:
+    print_line(f"{row['severity']} {row['kind']} ({row['id']})")
+    print_line(row["why"])
+    facts = [
+        ("model", row["model"]), ("version", row["model_version"]), ("tenant", row["tenant"] or None),
+        ("status", row["status"]), ("opened", when(row["opened_at"])), ("onset", when(row["onset"])),
+        ("resolved", when(row["resolved_at"]) or None), ("resolution", row["resolution"] or None),
+        ("acknowledged by", row["acknowledged_by"]), ("alarms", row["alarms"]),
+        ("detectors", ", ".join(row["detectors"])), *_ids(row["taxonomy"]),
+    ]  # fmt: skip
+    print_table("", ("", ""), (fact for fact in facts if fact[1] is not None))
+    subjects = ((s["type"], s["id"], when(s["since"]), s["trigger_event_id"]) for s in row["subjects"])
+    print_table("Subjects", ("type", "id", "since", "trigger event"), subjects)
+    columns = ("detector", "stream", "#observed", "#expected", "unit", "#events", "from", "to")
+    print_table("Evidence", columns, (_evidence(e) for e in row["evidence"]))
+
+
+def _ids(taxonomy: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(scheme.replace("_", " "), ", ".join(ids)) for scheme, ids in taxonomy.items() if ids]
+
+
+def _evidence(e: dict[str, Any]) -> tuple[object, ...]:
+    observed, expected = (None if v is None else f"{v:.6g}" for v in (e["observed"], e["expected"]))
+    return e["detector"], e["stream"], observed, expected, e["unit"], e["n"], when(e["from"]), when(e["to"])

@@ -1,0 +1,104 @@
+"""`modelwarden backtest`: where its lines go, what it counts, and when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from monitor.cli.app import app
+from monitor.demo.traffic import CreditTraffic, write_events
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+    from tests.monitor.cli.conftest import Place
+
+START = 1_763_625_600.0
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    traffic = CreditTraffic(5)
+    drift = traffic.events(1_500, START, 50.0) + traffic.events(1_500, START + 60, 50.0, "income")
+    write_events(tmp_path / "events.jsonl.gz", drift)
+    write_events(tmp_path / "reference.jsonl", traffic.reference(2_000))
+    return tmp_path / "events.jsonl.gz"
+
+
+@pytest.fixture
+def reference(events: Path) -> Path:
+    return events.with_name("reference.jsonl")
+
+
+def backtest(place: Place, *arguments: Path | str) -> Result:
+    return place.runner.invoke(app, ["backtest", *map(str, arguments)])
+
+
+def test_lines_go_to_stdout_and_the_counts_to_stderr(place: Place, events: Path, reference: Path) -> None:
+    result = backtest(place, events, "--reference", reference)
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(r["kind"], r["model"]) for r in rows] == [("feature_drift", "credit-risk")]
+    assert result.stderr == "3,000 lines, 0 rejected, 1 incident\n"
+
+
+def test_out_is_written_once_and_whole(place: Place, events: Path, reference: Path) -> None:
+    out = place.directory / "incidents.jsonl"
+    out.write_text("old\n")
+    failed = backtest(place, events, "gone.jsonl", "--reference", reference, "--out", out)
+    assert failed.exit_code == 1 and out.read_text() == "old\n"
+    shown = backtest(place, events, "--reference", reference).stdout
+    done = backtest(place, events, "--reference", reference, "--out", out)
+    assert (done.exit_code, done.stdout, out.read_text()) == (0, "", shown)
+    assert backtest(place, events, "--reference", reference, "--out", "-").stdout == shown
+    assert not [p for p in place.directory.iterdir() if p.suffix == ".part"]
+
+
+def test_out_may_be_a_pipe(place: Place, events: Path, reference: Path) -> None:
+    pipe = place.directory / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    result = backtest(place, events, "--reference", reference, "--out", pipe)
+    assert result.exit_code == 0 and b"feature_drift" in os.read(reader, 65_536)
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_milder_incidents_are_left_out(place: Place, events: Path, reference: Path) -> None:
+    result = backtest(place, events, "--reference", reference, "--min-severity", "critical")
+    assert (result.exit_code, result.stdout) == (0, "") and "0 incidents" in result.stderr
+
+
+def test_rejected_lines_are_counted_and_do_not_fail(place: Place, events: Path, reference: Path) -> None:
+    bad = place.directory / "bad.jsonl"
+    bad.write_bytes(b"nonsense\n[]\nnonsense\n")
+    result = backtest(place, events, bad, "--reference", reference)
+    assert result.exit_code == 0 and "3 rejected (not_json 2, not_an_object 1)" in result.stderr
+
+
+@pytest.mark.parametrize("out", ["nowhere/x.jsonl", "."])
+def test_a_place_that_cannot_be_written_fails_before_the_work(place: Place, events: Path, out: str) -> None:
+    result = backtest(place, events, "--out", out)
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1 and "lines" not in result.stderr
+
+
+def test_too_few_events_to_judge_are_said(place: Place, events: Path) -> None:
+    few = place.directory / "few.jsonl"
+    write_events(few, CreditTraffic(5).events(10, START, 50.0))
+    result = backtest(place, few)
+    assert result.exit_code == 0 and "too few events" in result.stderr
+
+
+def test_a_configuration_that_is_there_is_used_and_said(
+    place: Place, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.config.write_text("models: {credit-risk: {reference: reference.jsonl}}\n")
+    monkeypatch.chdir(place.directory)
+    result = backtest(place, events)
+    assert result.exit_code == 0 and "feature_drift" in result.stdout
+    assert "settings of modelwarden.yaml" in result.stderr

@@ -1,0 +1,68 @@
+"""What commands do, and that what cannot be done is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alerts.incidents import Incident, IncidentBook, IncidentSubject
+from monitor.commands import ACKNOWLEDGE, apply_command, apply_without_daemon
+from monitor.state.commands import Command
+from monitor.state.store import StateStore, open_store
+from monitor.state.unit import CommitUnit
+
+INCIDENT = Incident(
+    id="inc_1", subject="model:/credit", model="credit", tenant="", kind="feature_drift", account="drift", cause="",
+    severity="warning", severity_max="warning", status="open", model_version=None, opened_at=5.0, resolved_at=None,
+    onset=4.0, why="w", subjects=(IncidentSubject("feature", "age", 5.0, None),), detectors=("d",), measures=(),
+    atlas=(), last_position=1,
+)  # fmt: skip
+
+
+def command(name: str = ACKNOWLEDGE, **arguments: object) -> Command:
+    return Command(3, "ann", name, dict(arguments), 0.0)
+
+
+def test_an_acknowledgement_changes_the_incident_and_is_audited() -> None:
+    book = IncidentBook([INCIDENT])
+    result, audit = apply_command(book, command(incident="inc_1"), 7.0)
+    assert (result.id, result.ok, result.message) == (3, True, "inc_1 acknowledged by ann")
+    assert audit is not None
+    assert (audit.at, audit.actor, audit.action, audit.subject) == (7.0, "ann", ACKNOWLEDGE, "inc_1")
+    assert [(i.status, i.acknowledged_by) for i in book.take_changes()] == [("acknowledged", "ann")]
+
+
+@pytest.mark.parametrize(
+    "refused", [command(incident="inc_2"), command(incident=["inc_1"]), command(), command("reboot", incident="inc_1")]
+)
+def test_what_cannot_be_done_is_answered_and_changes_nothing(refused: Command) -> None:
+    book = IncidentBook([INCIDENT])
+    result, audit = apply_command(book, refused, 7.0)
+    assert not result.ok and result.message and audit is None
+    assert book.take_changes() == []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    opened = open_store(f"sqlite:///{tmp_path}/s.db", "g", audit_key=b"k" * 32, create=True)
+    yield opened
+    opened.close()
+
+
+def test_without_a_daemon_all_queued_commands_are_applied_in_one_commit(store: StateStore) -> None:
+    lease = store.acquire_lease("cli", 30.0)
+    assert lease is not None
+    store.commit(CommitUnit(1.0, incidents=[INCIDENT]), lease)
+    first = store.enqueue("ann", ACKNOWLEDGE, {"incident": "inc_1"})
+    second = store.enqueue("bob", ACKNOWLEDGE, {"incident": "inc_9"})
+    before = len(list(store.slices()))
+    apply_without_daemon(store, lease)
+    apply_without_daemon(store, lease)
+    assert len(list(store.slices())) == before + 1
+    results = [store.command_result(number) for number in (first, second)]
+    assert [r is not None and r.ok for r in results] == [True, False]
+    stored = store.incident("inc_1")
+    assert stored is not None and (stored.status, stored.acknowledged_by) == ("acknowledged", "ann")
+    assert store.verify_audit().ok and store.audit_head().seq == 1
