@@ -22,6 +22,7 @@ from monitor.assembly import identity_key, pipeline_settings, source_topics
 from monitor.clock import Clock, SystemClock
 from monitor.config import AlertmanagerReceiver, Config
 from monitor.delivery import AlertmanagerTarget, Delivery
+from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.intake.sources.kafka import KafkaSource
@@ -44,6 +45,8 @@ POLL_SECONDS = 0.2
 POLL_RECORDS = 1_000
 MAX_PENDING = 50_000
 """Records after which a commit is due whatever the interval: a restart reads at most this many again."""
+API_VERSION = "MODELWARDEN_KAFKA_API_VERSION"
+"""Environment variable with the protocol version of a broker that cannot be asked for it, such as the embedded one."""
 _RETRY_SECONDS = (0.2, 5.0)
 
 
@@ -183,6 +186,7 @@ class Session:
         settings = pipeline_settings(self.config, self.pseudonyms, key)
         self.pipeline = Pipeline(settings, daemon.metrics, store.open_incidents())
         self.source: Source = daemon._make_source(self.config)
+        self.aligner = Aligner()
         self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = self.clock.monotonic()
 
     def run(self, stop: threading.Event) -> None:
@@ -211,6 +215,8 @@ class Session:
             self.daemon._say(False, f"Kafka: {error}")
             log.warning("no broker answers: trying again", reason=str(error))
             return False
+        # The source goes back to what the pipeline has taken; records that waited come again.
+        self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.clock.monotonic())
         owned = len(self.pipeline.partitions)
         self.daemon._say(owned > 0, self.source.condition or f"active: {owned} partitions")
         return True
@@ -220,8 +226,14 @@ class Session:
         now = self.clock.now()
         for loss in polled.losses:
             log.error("records lost", topic=loss.topic, partition=loss.partition, lost=loss.lost)
+            self.pipeline.feed(
+                loss.topic, loss.partition, self.aligner.flush(TopicPartition(loss.topic, loss.partition))
+            )
             self.pipeline.lose(loss, now)
+        at = self.clock.monotonic()
         for partition, records in polled.records:
+            self.aligner.add(partition, records, at)
+        for partition, records in self.aligner.take(at):
             self.pipeline.feed(partition.topic, partition.partition, records)
             self.daemon.metrics.last_record.set(now)
 
@@ -232,7 +244,7 @@ class Session:
             self._last_tick = now
             self._tick()
             for command in self.store.pending_commands():
-                self.pipeline.command(command)
+                self.pipeline.apply_command(command)
             due = now - self._last_commit >= self.config.store.commit_interval.total_seconds()
             if self.pipeline.urgent or self.pipeline.pending >= MAX_PENDING or (due and self.pipeline.pending):
                 self._commit(stop)
@@ -320,6 +332,9 @@ def kafka_source(config: Config) -> Source:
         raise SourceError(f"kafka.client: {kafka.client} is not available in this version; use kafka-python")
     servers = [f"{a.host}:{a.port}" for a in kafka.bootstrap_servers]
     options: dict[str, Any] = dict(kafka.security.client_options())
+    version = os.environ.get(API_VERSION)
+    if version:
+        options["api_version"] = tuple(int(part) for part in version.split("."))
     return KafkaSource(servers, source_topics(config), group=kafka.group, client_options=options)
 
 

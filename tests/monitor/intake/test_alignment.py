@@ -1,0 +1,88 @@
+"""Partitions side by side: nothing lost or reordered within one, times roughly in order, nobody waits for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.intake.alignment import RUN, Aligner
+from monitor.intake.events import Record
+from monitor.intake.sources.base import TopicPartition
+
+A, B = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+def records(tp: TopicPartition, times: Sequence[float | None]) -> list[Record]:
+    return [Record(tp.topic, tp.partition, i, at, None, None) for i, at in enumerate(times)]
+
+
+def taken(aligner: Aligner, now: float) -> list[Record]:
+    return [record for _, run in aligner.take(now) for record in run]
+
+
+def test_records_of_two_partitions_come_in_the_order_of_time() -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, [float(i) for i in range(0, 400, 2)]), 0.1)
+    assert taken(aligner, 0.1) == []
+    aligner.add(B, records(B, [float(i) for i in range(1, 401, 2)]), 0.2)
+    times = [r.timestamp or 0.0 for r in taken(aligner, 0.2)]
+    times += [r.timestamp or 0.0 for r in taken(aligner, 9.0)]
+    assert len(times) == 400
+    assert max(early - late for i, early in enumerate(times) for late in times[i:]) <= 4 * RUN
+
+
+def test_a_silent_partition_holds_nobody_up_for_long() -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, [1.0, 2.0]), 0.0)
+    assert taken(aligner, 0.9) == []
+    assert len(taken(aligner, 1.1)) == 2
+
+
+def test_one_partition_goes_straight_through() -> None:
+    aligner = Aligner()
+    aligner.own([A], 0.0)
+    aligner.add(A, records(A, [3.0, 1.0, 2.0]), 0.0)
+    assert [r.offset for r in taken(aligner, 0.0)] == [0, 1, 2]
+    assert aligner.waiting == 0
+
+
+def test_too_many_waiting_records_go_on() -> None:
+    aligner = Aligner(most=100)
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, [float(i) for i in range(150)]), 0.0)
+    assert len(taken(aligner, 0.0)) >= 50
+    assert aligner.waiting <= 100
+
+
+def test_owning_anew_forgets_what_waited() -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, [1.0]), 0.0)
+    aligner.own([A, B], 5.0)
+    assert aligner.waiting == 0 and taken(aligner, 99.0) == []
+
+
+def test_flushing_gives_what_waits_of_one_partition() -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, [1.0, 2.0]), 0.0)
+    assert [r.offset for r in aligner.flush(A)] == [0, 1]
+    assert aligner.waiting == 0 and aligner.flush(B) == []
+
+
+TIMES = st.lists(st.none() | st.floats(0, 100), max_size=60)
+
+
+@given(TIMES, TIMES)
+def test_nothing_is_lost_and_the_order_of_a_partition_is_kept(a: list[float | None], b: list[float | None]) -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(A, records(A, a), 0.0)
+    aligner.add(B, records(B, b), 0.0)
+    found = taken(aligner, 10.0)
+    for tp, times in ((A, a), (B, b)):
+        assert [r.offset for r in found if r.partition == tp.partition] == list(range(len(times)))
