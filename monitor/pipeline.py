@@ -198,7 +198,7 @@ class Pipeline:
         measure = Measure("references", path, 1.0, 0.0, "versions waiting for approval", 1, at, at)
         self._own_health(f"reference:{watch.subject}", measure, version, at, "info")
 
-    def command(self, command: Command) -> None:
+    def apply_command(self, command: Command) -> None:
         """Apply an operator's command, with its audit row, in the next commit."""
         if command.id in {result.id for result in self._unit.commands}:
             return

@@ -100,18 +100,17 @@ class Watch:
             return
         self._events, self._places = [], []
         self._changed = True
-        if self.off is not None:
-            self._count(events)
-            return
-        if self._schema is None:
+        if self._schema is None and self.off is None:
             take = min(PROVISIONAL_ROWS - len(self._learning), len(events))
-            self._learn(events[:take])
             self._count(events[:take])
+            self._learn(events[:take])
             events, places = events[take:], places[take:]
-        if events and self._schema is not None and self.panel is not None:
+        if not events:
+            return
+        self._count(events)
+        if self._schema is not None and self.panel is not None:
             batch = build_batch(self.subject, self._judged, events, places, self._schema)
             self._judged += len(events)
-            self._count(events)
             self.panel.detect(batch, lambda finding, source: report(self, finding, source))
 
     def advance(self, report: Report) -> None:

@@ -1,0 +1,315 @@
+"""The pipeline alone: offsets, dead letters, cuts, replay along the recorded trail, isolation, learning, limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from detectors import base
+from detectors.base import Batch, Detector, Finding, Page, Views
+from monitor.demo.traffic import CreditTraffic
+from monitor.intake.events import Reason, Record
+from monitor.intake.formats.base import TopicRules, formats
+from monitor.intake.identity import Pseudonyms
+from monitor.intake.sources.base import Loss
+from monitor.metrics import Metrics
+from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.references import ReferenceFileError, read_reference
+from monitor.state.codec import decode, encode
+from monitor.state.unit import CommitUnit, Slice, StatePage, Tick
+from monitor.watch import PROVISIONAL_ROWS, WatchSettings
+
+START, RATE = 1_763_625_600.0, 100.0
+TOPIC = "predictions"
+
+
+def settings(**changes: Any) -> PipelineSettings:
+    rules = TopicRules(TOPIC, Pseudonyms(b"", plain=True))
+    made = PipelineSettings({TOPIC: Intake(formats()["native"], rules)}, lambda model, tenant: WatchSettings())
+    return replace(made, **changes)
+
+
+def pipeline(partitions: int = 1, **changes: Any) -> Pipeline:
+    made = Pipeline(settings(**changes), Metrics())
+    for partition in range(partitions):
+        made.own(TOPIC, partition, 0)
+    return made
+
+
+def records(lines: Sequence[bytes], partition: int = 0, first: int = 0) -> list[Record]:
+    return [Record(TOPIC, partition, first + i, None, None, line) for i, line in enumerate(lines)]
+
+
+@pytest.fixture(scope="module")
+def drifting() -> list[bytes]:
+    credit = CreditTraffic(5)
+    events = credit.events(3_000, START, RATE) + credit.events(1_500, START + 30, RATE, "income")
+    return [msgspec.json.encode(e) for e in events]
+
+
+def told(units: Sequence[CommitUnit]) -> list[Any]:
+    last = {i.id: i for unit in units for i in unit.incidents}
+    return [(i.id, i.kind, i.why, i.status, i.opened_at, i.measures) for i in last.values()]
+
+
+def test_offsets_below_the_expected_one_are_dropped_and_gaps_are_counted(drifting: list[bytes]) -> None:
+    p = pipeline()
+    p.feed(TOPIC, 0, records(drifting[:100]))
+    p.feed(TOPIC, 0, records(drifting[50:150], first=50))
+    p.feed(TOPIC, 0, records(drifting[160:170], first=160))
+    p.tick(1.0)
+    (position,) = p.take_unit(1.0).positions
+    assert (position.expected, position.next) == (0, 170)
+    assert position.counts.received == position.counts.accepted == 160
+    assert position.counts.gap == 10
+    assert p.watches["model:/credit-risk"].predictions == 160
+
+
+def test_records_that_cannot_be_read_are_dead_letters_and_the_stream_goes_on(drifting: list[bytes]) -> None:
+    p = pipeline()
+    bad = [b"", b"[1]", b"{", b'{"type": "prediction", "ts": "never", "model": "m"}', b'{"a": 1, "a": 2}']
+    lines = [line for pair in zip(drifting[:5], bad, strict=True) for line in pair]
+    p.feed(TOPIC, 0, records(lines))
+    p.tick(1.0)
+    unit = p.take_unit(1.0)
+    assert [letter.reason for letter in unit.dead_letters] == [
+        Reason.EMPTY, Reason.NOT_AN_OBJECT, Reason.NOT_JSON, Reason.BAD_TIME, Reason.DUPLICATE_KEY,
+    ]  # fmt: skip
+    counts = unit.positions[0].counts
+    assert (counts.received, counts.accepted, counts.rejected) == (10, 5, 5)
+
+
+def test_a_decoder_that_raises_costs_one_record(drifting: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    p = pipeline()
+    native = p.settings.intakes[TOPIC].format
+    whole = native.decode
+
+    class Broken:
+        name = "broken"
+
+        def decode(self, record: Record, rules: TopicRules) -> Any:
+            if record.offset == 3:
+                raise RuntimeError("a bug")
+            return whole(record, rules)
+
+    intake = replace(p.settings.intakes[TOPIC], format=Broken())
+    p.settings = replace(p.settings, intakes={TOPIC: intake})
+    p.feed(TOPIC, 0, records(drifting[:10]))
+    p.tick(1.0)
+    unit = p.take_unit(1.0)
+    assert [(d.offset, d.reason) for d in unit.dead_letters] == [(3, Reason.INTERNAL)]
+    assert unit.positions[0].counts.accepted == 9
+
+
+def feed_all(p: Pipeline, lines: Sequence[bytes], poll: int, tick: int) -> list[CommitUnit]:
+    units = []
+    for at in range(0, len(lines), poll):
+        p.feed(TOPIC, 0, records(lines[at : at + poll], first=at))
+        if (at // poll) % tick == tick - 1:
+            p.tick(float(at))
+            units.append(p.take_unit(float(at)))
+    p.tick(1e6)
+    return [*units, p.take_unit(1e6)]
+
+
+def test_incidents_do_not_depend_on_polls_and_ticks(drifting: list[bytes]) -> None:
+    first = told(feed_all(pipeline(), drifting, 1_000, 1))
+    assert any(kind == "feature_drift" for _, kind, *_ in first)
+    for poll, tick in ((1, 37), (77, 1), (333, 5), (5_000, 1)):
+        assert told(feed_all(pipeline(), drifting, poll, tick)) == first
+
+
+def replay(units: Sequence[CommitUnit], lines: Sequence[bytes], poll: int) -> list[CommitUnit]:
+    """Feed the recorded trail again, each slice in polls of another size."""
+    p, again = pipeline(), []
+    for unit in units:
+        for piece in unit.trail:
+            if isinstance(piece, Tick):
+                p.tick(piece.at)
+                continue
+            assert isinstance(piece, Slice)
+            for at in range(piece.start, piece.stop, poll):
+                stop = min(at + poll, piece.stop)
+                p.feed(piece.topic, piece.partition, records(lines[at:stop], piece.partition, at))
+        again.append(p.take_unit(unit.at))
+    return again
+
+
+def test_a_replay_along_the_trail_is_equal_to_the_byte(drifting: list[bytes]) -> None:
+    units = feed_all(pipeline(), drifting, 230, 3)
+    for poll in (1, 64, 10_000):
+        again = replay(units, drifting, poll)
+        assert told(again) == told(units)
+        for one, other in zip(units, again, strict=True):
+            assert one.trail == other.trail
+            assert one.positions == other.positions
+            assert [_bytes(p) for p in one.pages] == [_bytes(p) for p in other.pages]
+
+
+def test_a_restart_between_any_two_commits_changes_nothing(drifting: list[bytes]) -> None:
+    whole = feed_all(pipeline(), drifting, 500, 1)
+    for stop in (1, 3, 6, 8):
+        first = pipeline()
+        before = []
+        for at in range(0, 500 * stop, 500):
+            first.feed(TOPIC, 0, records(drifting[at : at + 500], first=at))
+            first.tick(float(at))
+            before.append(first.take_unit(float(at)))
+        stored = {(p.subject, p.detector, p.params_hash, p.page): p for unit in before for p in unit.pages}
+        references = {r.subject: r for unit in before for r in unit.references}
+        open_now = {i.id: i for unit in before for i in unit.incidents if i.status != "resolved"}
+        second = Pipeline(settings(), Metrics(), open_now.values())
+        pages = [p._replace(arrays=decode(encode(p.arrays, p.version), p.version)) for p in stored.values()]
+        second.restore(pages, references)
+        position = before[-1].positions[0]
+        second.own(TOPIC, 0, position.next, position.counts)
+        after = []
+        for at in range(500 * stop, len(drifting), 500):
+            second.feed(TOPIC, 0, records(drifting[at : at + 500], first=at))
+            second.tick(float(at))
+            after.append(second.take_unit(float(at)))
+        assert told([*before, *after]) == told(whole)
+        assert after[-1].subjects == whole[-2].subjects
+
+
+def test_a_model_without_a_reference_learns_one_whatever_the_cuts(drifting: list[bytes]) -> None:
+    versions = set()
+    for poll in (1, 99, 5_000):
+        units = feed_all(pipeline(), drifting[: PROVISIONAL_ROWS + 400], poll, 1)
+        (row,) = [r for unit in units for r in unit.references]
+        assert row.origin == "live" and row.approved_at is None and row.meta == {"rows": PROVISIONAL_ROWS}
+        versions.add(row.content_hash)
+        last = [s for unit in units for s in unit.subjects][-1]
+        assert last.state == "watching" and last.predictions == PROVISIONAL_ROWS + 400
+    assert len(versions) == 1
+    few = feed_all(pipeline(), drifting[:100], 10, 1)
+    assert [s for unit in few for s in unit.subjects][-1].state == "calibrating"
+
+
+def test_models_without_features_are_off_and_still_counted() -> None:
+    line = msgspec.json.encode({"type": "prediction", "ts": START, "model": "m", "client": "a", "prediction": 1})
+    p = pipeline()
+    p.feed(TOPIC, 0, records([line] * 600))
+    p.tick(1.0)
+    row = p.take_unit(1.0).subjects[-1]
+    assert (row.state, row.predictions, row.clients) == ("off", 600, 1)
+
+
+def test_models_beyond_the_limit_are_one_incident_and_not_watched() -> None:
+    lines = [msgspec.json.encode({"type": "prediction", "ts": START, "model": f"m{i}"}) for i in range(50)]
+    lines.append(msgspec.json.encode({"type": "prediction", "ts": START, "model": "listed"}))
+    p = pipeline(max_models=3, listed=frozenset({"listed"}))
+    p.feed(TOPIC, 0, records(lines))
+    p.tick(1.0)
+    unit = p.take_unit(1.0)
+    assert {s.model for s in unit.subjects} == {"m0", "m1", "m2", "listed"}
+    assert [(i.kind, i.severity) for i in unit.incidents] == [("monitor_health", "warning")]
+    assert unit.positions[0].counts.accepted == 51
+
+
+def test_lost_records_are_counted_and_told(drifting: list[bytes]) -> None:
+    p = pipeline()
+    p.feed(TOPIC, 0, records(drifting[:10]))
+    p.lose(Loss(TOPIC, 0, 10, 40, 30, 40), START)
+    p.feed(TOPIC, 0, records(drifting[40:50], first=40))
+    p.tick(1.0)
+    unit = p.take_unit(1.0)
+    (position,) = unit.positions
+    assert (position.expected, position.next, position.counts.received, position.counts.gap) == (0, 50, 20, 30)
+    (incident,) = unit.incidents
+    assert incident.kind == "monitor_health" and incident.model is None
+    assert incident.measures[0].observed == 30.0 and "30" in incident.why
+
+
+def test_labels_and_access_events_are_counted() -> None:
+    label = {"type": "label", "ts": START, "model": "m", "event_id": "1", "label": "no"}
+    access = {"type": "access", "ts": START, "resource": "/x", "source_ip": "203.0.113.9", "status": 200}
+    p = pipeline()
+    p.feed(TOPIC, 0, records([msgspec.json.encode(e) for e in (label, access, access)]))
+    p.tick(1.0)
+    unit = p.take_unit(1.0)
+    assert unit.access_events == {TOPIC: 2}
+    assert (unit.subjects[0].labels, unit.subjects[0].predictions) == (1, 0)
+
+
+class Failing(Detector):
+    """Raises at its second batch."""
+
+    name = "failing"
+    kind = "data_quality"
+    scope = "model"
+    inputs = frozenset({"features", "reference"})
+    state_version = 1
+    Params: ClassVar[type[Any]] = type("Params", (), {"__dataclass_fields__": {}})
+
+    def __init__(self, context: base.Context, params: Any) -> None:
+        super().__init__(context, params)
+        self.batches = 0
+
+    def update(self, batch: Batch, views: Views) -> Iterator[Finding]:
+        self.batches += 1
+        if self.batches == 2:
+            raise RuntimeError("a bug in a detector")
+        return iter(())
+
+    def dirty(self) -> dict[str, Page]:
+        return {}
+
+    def restore(self, pages: Any) -> None:
+        pass
+
+
+def test_a_detector_that_raises_stops_alone_and_is_told(drifting: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = told(feed_all(pipeline(), drifting, 500, 1))
+    monkeypatch.setattr("monitor.panel.asdict", lambda params: {})
+    base.registry()
+    monkeypatch.setitem(base.REGISTRY, "failing", Failing)
+    units = feed_all(pipeline(), drifting, 500, 1)
+    health = [i for i in told(units) if i[1] == "monitor_health"]
+    assert len(health) == 1 and "failing" in health[0][2]
+    assert [i for i in told(units) if i[1] != "monitor_health"] == undisturbed
+
+
+def test_references_name_the_file_and_the_line_of_a_mistake(tmp_path: Any) -> None:
+    native, rules = formats()["native"], TopicRules("reference", Pseudonyms(b"", plain=True), model="m")
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"features": {"a": 1}}\n\n{"type": "label", "label": 1}\n{"features": {"a": 2}}\n')
+    assert [e.features for e in read_reference(good, native, rules)] == [{"a": 1}, {"a": 2}]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"features": {"a": 1}}\n{"features": 3}\n')
+    with pytest.raises(ReferenceFileError, match=r"bad\.jsonl:2"):
+        read_reference(bad, native, rules)
+    with pytest.raises(ReferenceFileError, match="no prediction rows"):
+        read_reference(_empty(tmp_path), native, rules)
+    with pytest.raises(ReferenceFileError, match="cannot be read"):
+        read_reference(tmp_path / "missing.jsonl", native, rules)
+
+
+def test_every_number_of_a_why_can_be_computed_from_the_events(drifting: list[bytes]) -> None:
+    """The sentence of the drift: its means and its event count are those of the produced events."""
+    units = feed_all(pipeline(), drifting, 1_000, 1)
+    incident = next(i for unit in units for i in unit.incidents if i.kind == "feature_drift")
+    measure = next(m for m in incident.measures if m.field == "income")
+    events = [json.loads(line) for line in drifting]
+    incomes = [e["features"]["income"] for e in events]
+    times = [msgspec.convert(e["ts"], type=__import__("datetime").datetime).timestamp() for e in events]
+    first = next(i for i, at in enumerate(times) if at >= measure.since - 1e-3)
+    window = incomes[first : first + measure.n]
+    assert measure.observed == pytest.approx(sum(window) / len(window), rel=1e-6)
+    reference = incomes[:PROVISIONAL_ROWS]
+    assert measure.expected == pytest.approx(sum(reference) / len(reference), rel=1e-6)
+
+
+def _bytes(page: StatePage) -> tuple[str, str, bytes]:
+    return page.detector, page.page, encode(page.arrays, page.version)
+
+
+def _empty(directory: Any) -> Any:
+    path = directory / "empty.jsonl"
+    path.write_text("")
+    return path
