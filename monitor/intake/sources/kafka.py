@@ -89,7 +89,7 @@ class KafkaSource:
         self._missing: set[str] = set()
         self._late: set[str] = set()
         self._lag: dict[TopicPartition, int] = {}
-        self._trouble: str | None = None
+        self._failure: str | None = None
         self._heard = time.monotonic()
         self._retry_at = 0.0
         self._paused = False
@@ -97,8 +97,8 @@ class KafkaSource:
 
     @property
     def condition(self) -> str | None:
-        if self._trouble is not None:
-            return self._trouble
+        if self._failure is not None or self._brokers.trouble is not None:
+            return self._brokers.trouble or self._failure
         if self._missing:
             return f"waiting for topics that do not exist: {', '.join(sorted(self._missing))}"
         stuck = sorted(self._waiting) if self._retry_at else []
@@ -110,10 +110,8 @@ class KafkaSource:
     def discover(self) -> list[TopicPartition]:
         try:
             topics = self._brokers.topics(self._topics)
-        except SourceUnavailable as error:
-            self._trouble = str(error)
+        except SourceUnavailable:
             return list(self._found)
-        self._trouble = None
         self._missing = self._topics.keys() - topics.keys()
         self._late |= self._missing
         self._found = [
@@ -169,6 +167,7 @@ class KafkaSource:
             if not self._is_leftover(error):
                 self._start_over(error)
             return Polled()
+        self._failure = None
         self._listen(bool(found))
         return Polled([pair for tp, records in found.items() if (pair := self._take(TopicPartition(*tp), records))[1]])
 
@@ -185,11 +184,8 @@ class KafkaSource:
     def lag(self) -> dict[TopicPartition, int]:
         wanted = [tp for tp in self._expected if tp.topic not in self._missing]
         if wanted:
-            try:
+            with contextlib.suppress(SourceUnavailable):
                 ends = self._brokers.offsets(dict.fromkeys(wanted, LATEST), committed=True)
-            except SourceUnavailable as error:
-                self._trouble = self._trouble or str(error)
-            else:
                 self._lag |= {tp: max(0, end - self._position(tp)) for tp, end in ends.items()}
         return {tp: lag for tp, lag in self._lag.items() if tp in self._expected}
 
@@ -216,11 +212,9 @@ class KafkaSource:
             ranges = self._brokers.ranges(there) if there else {}
             if ranges:
                 self._connect()
-        except SourceUnavailable as error:
-            self._trouble = str(error)
+        except SourceUnavailable:
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             return []
-        self._trouble = None
         losses: list[Loss] = []
         refusals: list[SourceError] = []
         new: list[TopicPartition] = []
@@ -313,9 +307,9 @@ class KafkaSource:
         """Silence is an idle topic or a broker that is gone; an empty poll does not say which."""
         now = time.monotonic()
         if heard:
-            self._heard, self._trouble = now, None
+            self._heard, self._brokers.trouble = now, None
         elif now - self._heard > SILENCE_SECONDS and not self._paused:
-            self._trouble = self._brokers.trouble()
+            self._brokers.check()
 
     # --- the consumer --------------------------------------------------------------------------------------------
 
@@ -337,7 +331,7 @@ class KafkaSource:
         self._drop_consumer()
         self._waiting |= self._open
         self._open = set()
-        self._trouble = f"reading failed: {type(error).__name__}: {error}"
+        self._failure = f"reading failed: {type(error).__name__}: {error}"
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
     def _drop_consumer(self) -> None:

@@ -32,11 +32,8 @@ EARLIEST = int(OffsetSpec.EARLIEST)
 LATEST = int(OffsetSpec.LATEST)
 CHECK_SECONDS = 2.0
 _THREADS = 3  # one each for questions, checks and hints, so that none waits for another
-_MOVED = (
-    kafka_errors.NotCoordinatorError,
-    kafka_errors.CoordinatorNotAvailableError,
-    kafka_errors.UnknownBrokerIdError,
-)
+_MOVED = (kafka_errors.NotCoordinatorError, kafka_errors.UnknownBrokerIdError)
+_SILENT = (kafka_errors.RequestTimedOutError, kafka_errors.NetworkExceptionError)
 REFUSED = (
     kafka_errors.AuthorizationError,
     kafka_errors.SaslAuthenticationFailedError,
@@ -65,10 +62,11 @@ class Brokers:
         self._lock = threading.Lock()
         self._admin: Any = None
         self._closed = False
+        self.trouble: str | None = None
+        """Why no broker answers, as of the last question or check; None while one does."""
         self._question: Future[Any] | None = None
         self._check: Future[Any] | None = None
         self._checked = -math.inf
-        self._trouble: str | None = None
         self._hint: Future[None] | None = None
         self._latest: Mapping[TopicPartition, int] | None = None
 
@@ -113,18 +111,12 @@ class Brokers:
             return {tp: limits for one in wanted for tp, limits in self.ranges([one]).items()}
         return {tp: (begins[tp], ends[tp]) for tp in wanted}
 
-    def trouble(self) -> str | None:
-        """Why no broker answers, from a check in the background; it may be some seconds old. Does not block."""
-        age = time.monotonic() - self._checked
-        if self._check is None or age > 5 * CHECK_SECONDS:
-            self._trouble = None  # nobody asked for long: what was found then says nothing about now
-        elif self._check.done():
-            self._trouble = _trouble_of(self._check)
-        done = self._check is None or self._check.done()
-        if done and age > CHECK_SECONDS and not self._closed:
+    def check(self) -> None:
+        """Find out in the background, every other second at most, whether a broker answers: `trouble` says so then."""
+        idle = self._check is None or self._check.done()
+        if idle and time.monotonic() - self._checked > CHECK_SECONDS and not self._closed:
             self._checked = time.monotonic()
             self._check = self._threads.submit(self._call, lambda admin: admin.describe_topics([]))
-        return self._trouble
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Write next offsets to a group without members, some time soon. Of several calls the last one counts."""
@@ -141,19 +133,20 @@ class Brokers:
                 self._hint.result(1.0)
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._forget(self._admin)
+        _take_down(self._admin)
 
     def _commit(self, group: str) -> None:
         while (positions := self._latest) is not None:
             self._latest = None
             offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(at, "", -1) for tp, at in positions.items()}
+            admin = None
             try:
                 admin = self._client()
                 answers = admin.alter_group_offsets(group, offsets)
                 failed = next((e() for e in answers.values() if e is not kafka_errors.NoError), None)
                 if failed is not None:
                     raise failed
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is only a hint
                 log.debug("group offsets not written", group=group, reason=_text(error))
                 if isinstance(error, _MOVED):
                     self._forget(admin)  # it remembers a group's coordinator for good
@@ -163,39 +156,47 @@ class Brokers:
         if self._closed:
             raise SourceError("the source is closed")
         if self._question is not None and not self._question.done():
-            raise SourceUnavailable(f"no broker has answered for more than {self._timeout:g} s")
+            raise SourceUnavailable(self._no_answer(f"for more than {self._timeout:g} s"))
         self._question = question = self._threads.submit(self._call, call)
         try:
             return question.result(self._timeout)
         except TimeoutError:
-            raise SourceUnavailable(f"no broker answered within {self._timeout:g} s") from None
+            raise SourceUnavailable(self._no_answer(f"within {self._timeout:g} s")) from None
         except REFUSED as error:
             raise refusal("kafka", error) from error
-        except kafka_errors.BrokerResponseError as error:
-            raise _NotThisOne(_text(error)) from error
         except kafka_errors.KafkaError as error:
-            raise SourceUnavailable(self._no_answer(error)) from error
+            kind = _NotThisOne if _is_answer(error) else SourceUnavailable
+            raise kind(self.trouble or _text(error)) from error
 
     def _call(self, call: Callable[[Any], T]) -> T:
-        return call(self._client())
+        try:
+            answer = call(self._client())
+        except kafka_errors.KafkaError as error:
+            if _is_answer(error):
+                self.trouble = None
+            else:
+                self._no_answer(_text(error))
+            raise
+        self.trouble = None
+        return answer
 
     def _client(self) -> Any:
         with self._lock:
             if self._admin is None:
                 self._admin = connect(KafkaAdminClient, self._options)
+            if self._closed:
+                _take_down(self._admin)
             return self._admin
 
     def _forget(self, admin: Any) -> None:
         with self._lock:
-            if admin is not None and self._admin is admin:
+            if self._admin is admin:
                 self._admin = None
-        if admin is not None:
-            with contextlib.suppress(Exception):
-                admin.close()
+        _take_down(admin)
 
-    def _no_answer(self, error: Exception) -> str:
-        servers = ", ".join(self._options["bootstrap_servers"])
-        return f"no broker of {servers} answers ({_text(error)})"
+    def _no_answer(self, why: str) -> str:
+        self.trouble = f"no broker of {', '.join(self._options['bootstrap_servers'])} answers ({why})"
+        return self.trouble
 
 
 class _NotThisOne(SourceUnavailable):
@@ -219,9 +220,9 @@ def connect(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
         raise
 
 
-def _trouble_of(check: Future[Any]) -> str | None:
-    error = check.exception() if check.done() and not check.cancelled() else None
-    return None if error is None else f"no broker answers ({_text(error)})"
+def _is_answer(error: Exception) -> bool:
+    """Whether a broker said so; a request that timed out looks the same to kafka-python."""
+    return isinstance(error, kafka_errors.BrokerResponseError) and not isinstance(error, _SILENT)
 
 
 def refusal(place: str, error: Exception) -> SourceError:
@@ -229,5 +230,13 @@ def refusal(place: str, error: Exception) -> SourceError:
     return SourceError(f"{place}: the brokers refuse this client ({_text(error)}). Check kafka.security and its rights")
 
 
+def _take_down(admin: Any) -> None:
+    if admin is not None:
+        with contextlib.suppress(Exception):
+            admin.close()
+
+
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """The error with its name, which kafka-python's own texts mostly begin with."""
+    name, text = type(error).__name__, str(error)
+    return text if name in text else f"{name}: {text}".removesuffix(": ")
