@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from alerts.incidents import Incident, IncidentSubject
 from alerts.taxonomy import SCHEMES
+from alerts.times import rfc3339_or_none
 from detectors.base import Measure
 
 Resolve = Callable[[str], str]
@@ -38,11 +38,11 @@ def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseud
         "model": incident.model,
         "tenant": incident.tenant,
         "model_version": incident.model_version,
-        "opened_at": rfc3339(incident.opened_at),
-        "resolved_at": rfc3339(incident.resolved_at),
+        "opened_at": rfc3339_or_none(incident.opened_at),
+        "resolved_at": rfc3339_or_none(incident.resolved_at),
         "resolution": incident.resolution,
         "acknowledged_by": incident.acknowledged_by,
-        "onset": rfc3339(incident.onset),
+        "onset": rfc3339_or_none(incident.onset),
         "subjects": [_subject(s, resolve) for s in incident.subjects],
         "detectors": list(incident.detectors),
         "evidence": [_evidence(m, clear) for m in incident.measures],
@@ -59,21 +59,11 @@ def pseudonyms_in(incident: Incident) -> set[str]:
     return ids | {name for text in texts for name in PSEUDONYM.findall(text)}
 
 
-def rfc3339(at: float | None) -> str | None:
-    """Epoch seconds as RFC 3339 in UTC with milliseconds; None where there is no such time."""
-    if at is None:
-        return None
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):
-        return None
-
-
 def _subject(subject: IncidentSubject, resolve: Resolve) -> dict[str, Any]:
     return {
         "type": subject.type,
         "id": resolve(subject.id) if subject.type in IDENTITY_SUBJECTS else subject.id,
-        "since": rfc3339(subject.since),
+        "since": rfc3339_or_none(subject.since),
         "trigger_event_id": subject.trigger_event_id,
     }
 
@@ -88,8 +78,8 @@ def _evidence(measure: Measure, clear: Callable[[str], str]) -> dict[str, Any]:
         "expected": _finite(measure.expected),
         "unit": measure.unit,
         "n": int(measure.n),
-        "from": rfc3339(measure.since),
-        "to": rfc3339(measure.until),
+        "from": rfc3339_or_none(measure.since),
+        "to": rfc3339_or_none(measure.until),
     }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
 
 from detectors.base import registry
-from monitor.config import Config, KeyProblem, ModelSettings, Topic
+from monitor.config import Config, KeyProblem, ModelSettings, Topic, WebhookReceiver
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.sources.base import SourceTopic
@@ -86,14 +86,20 @@ def start_of(topic: Topic) -> str | float:
     return topic.start if isinstance(topic.start, str) else topic.start.timestamp()
 
 
+def key_path(config: Config) -> Path | None:
+    """Where the identity key lies: as configured, or beside an SQLite database."""
+    if config.identity.key_file is not None:
+        return config.identity.key_file.path
+    database = config.store.url.path
+    return None if database is None else database.with_name(database.name + ".key")
+
+
 def identity_key(config: Config) -> bytes:
     """The key of the pseudonyms. Beside an SQLite database one is made at the first start."""
-    if config.identity.key_file is not None:
-        return load_or_create_key(config.identity.key_file.path, create=False)
-    database = config.store.url.path
-    if database is None:
+    path = key_path(config)
+    if path is None:
         raise ValueError("identity.key_file is missing: this database needs one")
-    return load_or_create_key(database.with_name(database.name + ".key"), create=True)
+    return load_or_create_key(path, create=config.identity.key_file is None)
 
 
 def registry_checks(config: Config) -> Iterable[KeyProblem]:
@@ -123,3 +129,25 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
 def reference_file(settings: ModelSettings) -> Path | None:
     """The file under `reference:` of a model."""
     return None if settings.reference is None else settings.reference.path
+
+
+def without_effect(config: Config) -> Iterator[str]:
+    """What is configured and does nothing in this version, one sentence each."""
+    for name, receiver in config.receivers.items():
+        if isinstance(receiver, WebhookReceiver):
+            yield f"receivers.{name}: this version does not post to webhooks"
+    if config.routes:
+        yield "routes: this version sends warning and above to every receiver"
+    if config.overload != "lag":
+        yield "overload: this version always falls behind (lag)"
+    for name, entry in config.models.listed.items():
+        for key in sorted(entry.model_fields_set & _LATER):
+            yield f"models.{name}.{key}: has no effect in this version"
+    if config.store.model_fields_set & {"retention"}:
+        yield "store.retention: this version keeps everything"
+
+
+_LATER = {
+    "training_rows", "shape", "threshold", "segments", "importances", "services", "labels", "on_new_version",
+    "calibration", "season",
+}  # fmt: skip

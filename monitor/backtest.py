@@ -62,7 +62,7 @@ def run_backtest(
     settings = Config() if config is None else config
     rules = _rules(settings, type)
     source = FileSource(paths, TOPIC, rules.record_bytes)
-    pipeline = _Replay(settings, rules, _References(settings, rules, reference))
+    pipeline = _pipeline(settings, rules, _References(settings, rules, reference).introduce)
     outcome = _Outcome(pipeline)
     partitions = source.discover()
     for tp in partitions:
@@ -73,7 +73,7 @@ def run_backtest(
         polled = source.poll(0.0, TICK_RECORDS)
         for tp, records in polled.records:
             pipeline.feed(tp.topic, tp.partition, records)
-        pipeline.tick(pipeline.latest)
+        pipeline.tick(_latest(pipeline))
         ticks += 1
         finished = polled.finished
         if finished or ticks % _TICKS_KEPT == 0:
@@ -84,30 +84,21 @@ def run_backtest(
     return outcome.complete()
 
 
-class _Replay(Pipeline):
-    """The daemon's pipeline; each model that appears is given its reference before its first event is judged."""
+def _pipeline(config: Config, rules: TopicRules, introduce: Callable[[Watch], None]) -> Pipeline:
+    """The daemon's pipeline, reading one topic of files."""
+    settings = PipelineSettings(
+        intakes={TOPIC: Intake(formats()["native"], rules)},
+        watch=lambda model, tenant: watch_settings(config.model_settings(model, tenant), config.detectors),
+        listed=frozenset(config.models.listed),
+        max_models=config.models.auto.max,
+        introduce=introduce,
+    )
+    return Pipeline(settings, Metrics())
 
-    def __init__(self, config: Config, rules: TopicRules, references: _References) -> None:
-        settings = PipelineSettings(
-            intakes={TOPIC: Intake(formats()["native"], rules)},
-            watch=lambda model, tenant: watch_settings(config.model_settings(model, tenant), config.detectors),
-            listed=frozenset(config.models.listed),
-            max_models=config.models.auto.max,
-        )
-        super().__init__(settings, Metrics())
-        self._references = references
 
-    @property
-    def latest(self) -> float:
-        """The newest event time that any model has seen, in epoch seconds."""
-        return max((w.watermark for w in self.watches.values()), default=0.0)
-
-    def _watch_of(self, subject: str) -> Watch:
-        known = subject in self.watches
-        watch = super()._watch_of(subject)
-        if not known:
-            self._references.introduce(watch)
-        return watch
+def _latest(pipeline: Pipeline) -> float:
+    """The newest event time that any model has seen, in epoch seconds."""
+    return max((w.watermark for w in pipeline.watches.values()), default=0.0)
 
 
 class _References:

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from monitor.assembly import identity_key, pipeline_settings, source_topics
+from monitor.assembly import identity_key, pipeline_settings, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
 from monitor.config import AlertmanagerReceiver, Config
 from monitor.delivery import AlertmanagerTarget, Delivery
@@ -104,6 +104,8 @@ class Daemon:
         delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, _is_sent)
         server.start()
         delivery.start()
+        for sentence in without_effect(self.config):
+            log.warning(sentence)
         log.info("serving", address=f"http://{server.address[0]}:{server.address[1]}", holder=self.holder)
         try:
             while not self._stop.is_set():
@@ -192,12 +194,14 @@ class Session:
     def run(self, stop: threading.Event) -> None:
         """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
         load_state(self.config, self.store, self.pipeline, self.clock)
-        while not self._own() and not stop.wait(TICK_SECONDS):
-            self.daemon._beat()
-            self.lease = self.store.renew(self.lease)
+        owned = False
         while not stop.is_set():
             self.daemon._beat()
-            self._poll()
+            owned = owned or self._own()
+            if owned:
+                self._poll()
+            else:
+                stop.wait(TICK_SECONDS)
             self._keep_time(stop)
         self._tick()
         self._commit(stop)

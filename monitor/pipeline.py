@@ -58,6 +58,8 @@ class PipelineSettings:
     """Models the configuration names: watched whatever `max_models` says."""
     max_models: int = 200
     digest_key: bytes = b"modelwarden"
+    introduce: Callable[[Watch], None] = lambda watch: None
+    """Told of each new model before its first event; may give it a reference."""
 
 
 @dataclass(slots=True)
@@ -255,6 +257,7 @@ class Pipeline:
         if watch is None:
             tenant, _, model = subject.removeprefix("model:").partition("/")
             watch = self.watches[subject] = Watch(subject, model, tenant, self.settings.watch(model, tenant))
+            self.settings.introduce(watch)
         return watch
 
     def _too_many(self) -> None:

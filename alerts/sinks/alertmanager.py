@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
 from alerts.incidents import Incident
+from alerts.times import rfc3339
 
 NEWEST = 5
 """Incidents told in an alert's annotations; the rest are counted."""
@@ -110,8 +110,3 @@ def _annotations(incidents: Sequence[Incident]) -> Labels:
         "count": str(len(incidents)),
         "onset": rfc3339(min(i.onset for i in incidents)),
     }
-
-
-def rfc3339(at: float) -> str:
-    """Epoch seconds as RFC 3339 in UTC, with the zone: Alertmanager takes a time without one for UTC, silently."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -33,6 +33,9 @@ def check_config(
 
 def notes(config: Config) -> Iterator[str]:
     """What is valid and may still not be meant."""
+    from monitor.assembly import without_effect
+
+    yield from without_effect(config)
     yield from _inputs(config)
     yield from _files(config)
     yield from _receivers(config)
@@ -68,7 +71,6 @@ def _receivers(config: Config) -> Iterator[str]:
     for name, receiver in config.receivers.items():
         if not isinstance(receiver, WebhookReceiver):
             continue
-        yield f"receivers.{name}: this version does not post to webhooks yet"
         if is_private_host(receiver.url):
             yield f"receivers.{name}.url: a private or loopback address, allowed by allow_private"
         if receiver.secret_file is None:

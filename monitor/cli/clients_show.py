@@ -29,7 +29,7 @@ def clients_show(
     Beyond, a count may be too high by at most `error`.
     """
     settings = need_config(config)
-    from alerts.render import rfc3339
+    from alerts.times import rfc3339_or_none
     from monitor.cli.stored import resolver, stored
 
     with stored(settings) as store:
@@ -41,8 +41,8 @@ def clients_show(
             "pseudonym": c.client,
             "queries": c.queries,
             "error": c.error,
-            "first_seen": rfc3339(c.first_seen),
-            "last_seen": rfc3339(c.last_seen),
+            "first_seen": rfc3339_or_none(c.first_seen),
+            "last_seen": rfc3339_or_none(c.last_seen),
         }
         for c in counts
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from monitor.assembly import key_path
 from monitor.cli.failures import say
 from monitor.config import Config
 from monitor.intake.identity import (
@@ -36,14 +36,6 @@ def stored(config: Config) -> Iterator[StateStore]:
 def group_of(config: Config) -> str:
     """The group whose rows are shown."""
     return "modelwarden" if config.kafka is None else config.kafka.group
-
-
-def key_path(config: Config) -> Path | None:
-    """Where the identity key lies: as configured, or beside an SQLite database."""
-    if config.identity.key_file is not None:
-        return config.identity.key_file.path
-    database = config.store.url.path
-    return None if database is None else database.with_name(database.name + ".key")
 
 
 def identity_key(config: Config) -> bytes | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -217,7 +219,7 @@ class _Demo:
             first = min(i.opened_at for i in self._drift_incidents(producer, follower))
             delay = first - producer.begin - self.timeline.honest
             self._plain(f"first      {self.first_after:.1f} s after the start, event time {delay:.1f} s into the drift")
-        self._plain(f"look next  modelwarden incidents list --config {place.config}")
+        self._plain(f"look next  {_command()} incidents list --all --config {place.config}")
         self._plain(f"           database {place.database}")
         self._plain(f"           metrics  {place.metrics_url} (while a daemon runs)")
 
@@ -256,3 +258,10 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _command() -> str:
+    """The command as it can be typed here: by name if it is on the PATH, else beside this interpreter."""
+    if shutil.which("modelwarden"):
+        return "modelwarden"
+    return os.path.relpath(Path(sys.executable).with_name("modelwarden"))

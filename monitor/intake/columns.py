@@ -55,6 +55,8 @@ class Schema:
     outputs_category: tuple[str, ...]
     classes: tuple[str, ...]
     positive: str | None
+    closed: bool = False
+    """The fields were declared: others are not watched, and are no news."""
 
 
 Place = tuple[str, int, int, int]
@@ -82,7 +84,9 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     outputs_numeric = ((VALUE,) if is_value else ()) + ((SCORE,) if scored else ())
     outputs_category = (CLASS,) if predictions and not is_value else ()
     positive = known[-1] if len(known) == 2 else None
-    return Schema(numeric, category, vocabulary, outputs_numeric, outputs_category, known, positive)
+    return Schema(
+        numeric, category, vocabulary, outputs_numeric, outputs_category, known, positive, closed=bool(declared)
+    )
 
 
 def build_batch(subject: str, start: int, events: Sequence[Event], places: Sequence[Place], schema: Schema) -> Batch:
@@ -108,7 +112,7 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
         outputs_numeric=_outputs_numeric(schema, events),
         outputs_category=_outputs_category(schema, events),
         event_ids=tuple(e.event_id for e in events),
-        new_fields=_new_fields(rows, schema, absent + absent_too),
+        new_fields=() if schema.closed else _new_fields(rows, schema, absent + absent_too),
     )
 
 

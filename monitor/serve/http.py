@@ -53,7 +53,7 @@ class HttpServer:
                 f"cannot listen on {host}:{port} ({error.strerror}): set api.listen to a free address"
             ) from error
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from alerts.times import rfc3339_or_none
 from monitor.state import outbox, reader
 from monitor.state.database import Database
 from monitor.state.tables import access_counts, leases, offsets
@@ -32,7 +32,7 @@ def _model(row: SubjectRow) -> dict[str, Any]:
         "model", "tenant", "predictions", "labels", "labels_matched", "clients", "clients_exact", "state",
         "attack_state", "unwatched", "subject",
     )  # fmt: skip
-    return {name: getattr(row, name) for name in names} | {"watermark": _rfc3339(row.watermark)}
+    return {name: getattr(row, name) for name in names} | {"watermark": rfc3339_or_none(row.watermark)}
 
 
 def _access(db: Database, connection: Connection) -> dict[str, Any]:
@@ -59,11 +59,4 @@ def _active(db: Database, connection: Connection) -> dict[str, Any]:
     row = connection.execute(query).one_or_none()
     if row is None or not row.live:
         return {"holder": None, "epoch": 0 if row is None else row.epoch, "since": None}
-    return {"holder": row.holder, "epoch": row.epoch, "since": _rfc3339(row.acquired_at)}
-
-
-def _rfc3339(seconds: float) -> str | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):
-        return None
+    return {"holder": row.holder, "epoch": row.epoch, "since": rfc3339_or_none(row.acquired_at)}

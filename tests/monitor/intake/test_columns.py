@@ -72,6 +72,11 @@ def test_new_fields_are_named_with_their_rows() -> None:
     assert {name: at.tolist() for name, at in batch.new_fields} == {"zip": [1, 2], "x": [2]}
 
 
+def test_fields_beside_declared_ones_are_no_news() -> None:
+    schema = infer_schema(REFERENCE, declared=["age"])
+    assert columns(rows({"age": 1, "region": "EU", "zip": 1}), schema).new_fields == ()
+
+
 def test_scores_of_two_classes_are_those_of_the_positive_one() -> None:
     answers = [("no", {"yes": 0.2, "no": 0.8}), ("yes", {"yes": 0.9, "no": 0.1})]
     schema = infer_schema([event({"a": 1}, prediction=p, scores=s) for p, s in answers])
