@@ -60,6 +60,8 @@ class Incident:
     alarms: int = 1
     resolution: str = ""
     acknowledged_by: str | None = None
+    held_by: tuple[str, ...] = ()
+    """What keeps it open: causes of exact rules, and the account of an alarm. It closes when none is left."""
     taxonomy: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -130,13 +132,16 @@ class IncidentBook:
         return next((i for i in live if _is_same_cause(i, sighting.finding)), None)
 
     def _recover(self, sighting: Sighting) -> Incident | None:
-        """Recovery names the incident it ends by id in `cause`, or, for exact rules, by the cause itself."""
+        """One cause is gone: of a rule by its name, of an account's alarm by the id of the incident it opened."""
         finding = sighting.finding
-        if finding.cause in self._live:
-            return self.resolve(finding.cause, finding.time, "recovered")
-        for incident in self.open():
-            same = incident.subject == sighting.subject and incident.account == finding.account
-            if same and finding.cause and incident.cause == finding.cause:
+        by_id = self._live.get(finding.cause)
+        holder = finding.account if by_id is not None else finding.cause
+        candidates = [by_id] if by_id is not None else self.open()
+        for incident in candidates:
+            if incident.subject == sighting.subject and holder in incident.held_by:
+                left = tuple(h for h in incident.held_by if h != holder)
+                if left:
+                    return self._put(replace(incident, held_by=left))
                 return self.resolve(incident.id, finding.time, "recovered")
         return None
 
@@ -164,6 +169,7 @@ class IncidentBook:
             atlas=finding.atlas,
             last_position=finding.position,
             taxonomy=taxonomy_of(finding.kind, finding.atlas),
+            held_by=(_holder(finding),),
         )
         return replace(incident, why=sentence(incident.kind, incident.measures, incident.onset))
 
@@ -172,9 +178,7 @@ class IncidentBook:
         known = {(s.type, s.id) for s in incident.subjects}
         new = tuple(s for s in _subjects(finding, sighting.event_id) if (s.type, s.id) not in known)
         worse = finding.severity if _RANK[finding.severity] > _RANK[incident.severity] else incident.severity
-        seen = {(m.stream, m.statistic) for m in incident.measures}
-        more = tuple(m for m in finding.measures if (m.stream, m.statistic) not in seen)
-        measures = (incident.measures + more)[:MAX_MEASURES]
+        measures = _merged(incident, finding)
         return replace(
             incident,
             severity=worse,
@@ -186,12 +190,27 @@ class IncidentBook:
             atlas=tuple(dict.fromkeys((*incident.atlas, *finding.atlas))),
             last_position=max(incident.last_position, finding.position),
             alarms=incident.alarms + 1,
+            held_by=tuple(dict.fromkeys((*incident.held_by, _holder(finding)))),
         )
 
 
+def _holder(finding: Finding) -> str:
+    return finding.cause or finding.account
+
+
+def _merged(incident: Incident, finding: Finding) -> tuple[Measure, ...]:
+    """What is known of a stream stays as it was at its first alarm; a rule's measure is brought up to date."""
+    known = {(m.stream, m.statistic): m for m in incident.measures}
+    for measure in finding.measures:
+        key = (measure.stream, measure.statistic)
+        if key not in known or finding.account == "rules":
+            known[key] = measure
+    return tuple(known.values())[:MAX_MEASURES]
+
+
 def _is_same_cause(incident: Incident, finding: Finding) -> bool:
-    if finding.cause and incident.account == finding.account and incident.cause == finding.cause:
-        return incident.kind == finding.kind
+    if finding.cause and finding.cause in incident.held_by:
+        return True
     if finding.position - incident.last_position > SAME_CAUSE_EVENTS:
         return False
     if incident.account == finding.account:

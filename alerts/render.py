@@ -1,4 +1,4 @@
-"""Incidents as JSON (interfaces.md, section 4), the same for backtest, CLI and webhooks."""
+"""Incidents as JSON, the same for backtest, CLI and webhooks."""
 
 from __future__ import annotations
 

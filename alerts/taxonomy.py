@@ -19,7 +19,7 @@ def _table() -> dict[str, dict[str, list[str]]]:
 
 
 def kinds() -> tuple[str, ...]:
-    """Every kind of incident there is (interfaces.md, section 4)."""
+    """Every kind of incident there is."""
     return tuple(_table())
 
 

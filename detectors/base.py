@@ -124,7 +124,7 @@ class Stream:
 
     name: str
     kind: str
-    """Kind of incident this stream raises (interfaces.md, section 4)."""
+    """Kind of incident this stream raises."""
     statistic: str
     """loc, scale, tail, range, missing, not_a_number, category, new, ..."""
     fields: tuple[str, ...]
@@ -248,7 +248,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class SubjectRef:
-    """Whom or what an incident is about: type as in interfaces.md section 4 (client, feature, model, ...)."""
+    """Whom or what an incident is about: type (client, feature, model, ...)."""
 
     type: str
     id: str

@@ -102,10 +102,16 @@ def identity_key(config: Config) -> bytes:
     return load_or_create_key(path, create=config.identity.key_file is None)
 
 
+LATER_DETECTORS = frozenset({"outlier_queries", "margin_queries", "near_duplicate_queries"})
+"""Detectors that configurations may name already, and that this version does not have."""
+
+
 def registry_checks(config: Config) -> Iterable[KeyProblem]:
     """What only the registries know: names of detectors and their parameters, names of formats."""
     known = registry()
     for name, params in config.detectors.items():
+        if name in LATER_DETECTORS:
+            continue
         if name not in known:
             yield KeyProblem(("detectors", name), "There is no such detector.", f"Known: {', '.join(known)}.")
             continue
@@ -115,6 +121,10 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
             yield KeyProblem(("detectors", name), f"{error}.", "Remove or rename the parameter.")
     topics = config.kafka.topics if config.kafka is not None else ()
     for i, topic in enumerate(topics):
+        for j, place in enumerate(topic.client_from):
+            if place.kind == "field" and place.name in ("model", "tenant", "resource", "series"):
+                at = ("kafka", "topics", i, "client_from", j)
+                yield KeyProblem(at, f"{place.name} is kept in clear, so it cannot name the client.", "Name another.")
         if topic.type in ("request", "response"):
             key = ("kafka", "topics", i, "type")
             yield KeyProblem(key, f"No format of this version reads {topic.type} records.", "Use native events.")
@@ -138,6 +148,20 @@ def without_effect(config: Config) -> Iterator[str]:
             yield f"receivers.{name}: this version does not post to webhooks"
     if config.routes:
         yield "routes: this version sends warning and above to every receiver"
+    for name in sorted(LATER_DETECTORS & config.detectors.keys()):
+        yield f"detectors.{name}: this version does not have it"
+    for topic in config.kafka.topics if config.kafka is not None else ():
+        if topic.keyed_by != "none":
+            yield f"topic {topic.name}, keyed_by: has no effect in this version"
+    if config.kafka is not None and config.kafka.client != "kafka-python":
+        yield f"kafka.client: {config.kafka.client} is not in this version, and `run` refuses it"
+    for section, keys in (
+        ("budget", {"attack", "traffic"}),
+        ("limits", {"client_state"}),
+        ("access", {"trusted_proxies"}),
+    ):
+        for key in sorted(getattr(config, section).model_fields_set & keys):
+            yield f"{section}.{key}: has no effect in this version"
     if config.overload != "lag":
         yield "overload: this version always falls behind (lag)"
     for name, entry in config.models.listed.items():
@@ -148,6 +172,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "training_rows", "shape", "threshold", "segments", "importances", "services", "labels", "on_new_version",
+    "owner", "training_rows", "shape", "threshold", "segments", "importances", "services", "labels", "on_new_version",
     "calibration", "season",
 }  # fmt: skip

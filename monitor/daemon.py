@@ -1,4 +1,4 @@
-"""The daemon: holds the lease or stands by; while it holds it, polls, feeds the pipeline, and commits.
+"""The daemon: holds the lease (session.py) or stands by, with HTTP and delivery threads beside it.
 
 One thread owns detector state. HTTP and delivery threads read SQL or flags. A daemon that loses its lease drops all
 it holds in memory and stands by; whatever it had not committed is read again by its successor.
@@ -7,56 +7,33 @@ it holds in memory and stands by; whatever it had not committed is read again by
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import structlog
 
-from monitor.assembly import identity_key, pipeline_settings, source_topics, without_effect
+from monitor.assembly import identity_key, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
 from monitor.config import AlertmanagerReceiver, Config
 from monitor.delivery import AlertmanagerTarget, Delivery
-from monitor.intake.alignment import Aligner
-from monitor.intake.identity import Pseudonyms, derive_key, key_id
-from monitor.intake.sources.base import Source, SourceError, SourceUnavailable, TopicPartition
+from monitor.intake.identity import derive_key, key_id
+from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
-from monitor.pipeline import Pipeline
 from monitor.serve.http import HttpServer, make_app
-from monitor.startup import claim_partitions, load_state
+from monitor.session import LEASE_SECONDS, RETRY_SECONDS, TICK_SECONDS, Condition, Parts, Session
 from monitor.state.errors import Conflict, Fenced, StoreError, StoreUnavailable
-from monitor.state.lease import Lease
 from monitor.state.lock import daemon_lock
 from monitor.state.store import StateStore, open_store
-from monitor.state.unit import CommitUnit
 
 log = structlog.get_logger(__name__)
-LEASE_SECONDS = 9.0
-"""A successor takes over this long after its predecessor died; a renewal comes every third of it."""
-TICK_SECONDS = 1.0
-DISCOVER_SECONDS = 10.0
-POLL_SECONDS = 0.2
-POLL_RECORDS = 1_000
-MAX_PENDING = 50_000
-"""Records after which a commit is due whatever the interval: a restart reads at most this many again."""
 API_VERSION = "MODELWARDEN_KAFKA_API_VERSION"
 """Environment variable with the protocol version of a broker that cannot be asked for it, such as the embedded one."""
-_RETRY_SECONDS = (0.2, 5.0)
-
-
-@dataclass(slots=True)
-class Condition:
-    """What the probes answer. Written by the loop, read by the HTTP thread."""
-
-    healthy_at: float
-    ready: bool = False
-    text: str = "starting"
 
 
 class Daemon:
@@ -89,7 +66,9 @@ class Daemon:
             lock.acquire()
         try:
             audit_key = derive_key(key, "audit")
-            store = open_store(url, self.config.need_kafka().group, audit_key=audit_key, create=True)
+            store = self._open(url, audit_key)
+            if store is None:
+                return 0
             pinned = store.remember("identity_key_id", key_id(key))
             if pinned != key_id(key):
                 raise StoreError("identity.key_file: this is not the key that the stored pseudonyms were made with")
@@ -97,6 +76,16 @@ class Daemon:
         finally:
             if lock is not None:
                 lock.release()
+
+    def _open(self, url: str, audit_key: bytes) -> StateStore | None:
+        """The store, waited for as long as it takes; None when asked to stop meanwhile."""
+        while not self._stop.is_set():
+            try:
+                return open_store(url, self.config.need_kafka().group, audit_key=audit_key, create=True)
+            except StoreUnavailable as error:
+                log.warning("database does not answer: trying again", reason=str(error))
+                self._stop.wait(RETRY_SECONDS[1])
+        return None
 
     def _serve(self, store: StateStore, key: bytes, exclusive: bool) -> int:
         listen = self.config.api.listen
@@ -122,47 +111,41 @@ class Daemon:
 
         `exclusive`: no other daemon can be alive on this database, so the lease of a dead one is not waited for.
         """
-        self._beat()
+        self.condition.beat(self.clock)
         try:
             lease = store.acquire_lease(self.holder, LEASE_SECONDS, take_over=exclusive)
         except StoreUnavailable as error:
-            self._say(False, f"database: {error}")
+            self.condition.say(False, f"database: {error}")
             self._stop.wait(TICK_SECONDS)
             return
         if lease is None:
-            self._say(True, "standing by: another daemon holds the lease")
+            self.condition.say(True, "standing by: another daemon holds the lease")
             self._stop.wait(TICK_SECONDS)
             return
         log.info("lease taken", epoch=lease.epoch)
         self.metrics.active.set(1)
         self.metrics.epoch.set(lease.epoch)
         delivery.hold(lease)
-        session: Session | None = None
+        source = self._make_source(self.config)
         try:
-            session = Session(self, store, key, lease, delivery)
-            session.run(self._stop)
+            parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery)
+            Session(parts, lease, source, key).run(self._stop)
             store.release(lease)
         except Fenced as error:
             self.metrics.fenced.inc()
             log.warning("lease lost: standing by", reason=str(error))
-        except Conflict as error:
-            log.error("stored offsets moved: loading state again", reason=str(error))
-        except StoreUnavailable as error:
-            log.error("database lost: loading state again", reason=str(error))
+        except (Conflict, StoreUnavailable) as error:
+            log.error("loading state again", reason=str(error))
+            self.condition.say(False, f"database: {error}")
+            self._stop.wait(RETRY_SECONDS[1])
         except SourceError:
-            store.release(lease)
+            with suppress(StoreError):
+                store.release(lease)
             raise
         finally:
             delivery.hold(None)
             self.metrics.active.set(0)
-            if session is not None:
-                session.close()
-
-    def _beat(self) -> None:
-        self.condition.healthy_at = self.clock.monotonic()
-
-    def _say(self, ready: bool, text: str) -> None:
-        self.condition.ready, self.condition.text = ready, text
+            source.close()
 
     def _healthy(self) -> tuple[bool, str]:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""
@@ -171,149 +154,6 @@ class Daemon:
 
     def _ready(self) -> tuple[bool, str]:
         return self.condition.ready, self.condition.text
-
-
-class Session:
-    """One holding of the lease: state is loaded from SQL, partitions are owned, records are consumed."""
-
-    def __init__(self, daemon: Daemon, store: StateStore, key: bytes, lease: Lease, delivery: Delivery) -> None:
-        self.daemon = daemon
-        self.config = daemon.config
-        self.store = store
-        self.lease = lease
-        self.delivery = delivery
-        self.clock = daemon.clock
-        networks = {name: [str(n) for n in nets] for name, nets in self.config.access.networks.items()}
-        self.pseudonyms = Pseudonyms(key, networks)
-        settings = pipeline_settings(self.config, self.pseudonyms, key)
-        self.pipeline = Pipeline(settings, daemon.metrics, store.open_incidents())
-        self.source: Source = daemon._make_source(self.config)
-        self.aligner = Aligner()
-        self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = self.clock.monotonic()
-
-    def run(self, stop: threading.Event) -> None:
-        """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
-        load_state(self.config, self.store, self.pipeline, self.clock)
-        owned = False
-        while not stop.is_set():
-            self.daemon._beat()
-            owned = owned or self._own()
-            if owned:
-                self._poll()
-            else:
-                stop.wait(TICK_SECONDS)
-            self._keep_time(stop)
-        self._tick()
-        self._commit(stop)
-        log.info("committed and stopping", positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
-
-    def close(self) -> None:
-        """Let go of the source."""
-        self.source.close()
-
-    def _own(self) -> bool:
-        """Own every partition there is; those already owned go on where the pipeline is. False: no broker answers."""
-        try:
-            claim_partitions(self.store, self.lease, self.source, self.pipeline, self.clock.now())
-        except SourceUnavailable as error:
-            self.daemon._say(False, f"Kafka: {error}")
-            log.warning("no broker answers: trying again", reason=str(error))
-            return False
-        # The source goes back to what the pipeline has taken; records that waited come again.
-        self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.clock.monotonic())
-        owned = len(self.pipeline.partitions)
-        self.daemon._say(owned > 0, self.source.condition or f"active: {owned} partitions")
-        return True
-
-    def _poll(self) -> None:
-        polled = self.source.poll(POLL_SECONDS, POLL_RECORDS)
-        now = self.clock.now()
-        for loss in polled.losses:
-            log.error("records lost", topic=loss.topic, partition=loss.partition, lost=loss.lost)
-            self.pipeline.feed(
-                loss.topic, loss.partition, self.aligner.flush(TopicPartition(loss.topic, loss.partition))
-            )
-            self.pipeline.lose(loss, now)
-        at = self.clock.monotonic()
-        for partition, records in polled.records:
-            self.aligner.add(partition, records, at)
-        for partition, records in self.aligner.take(at):
-            self.pipeline.feed(partition.topic, partition.partition, records)
-            self.daemon.metrics.last_record.set(now)
-
-    def _keep_time(self, stop: threading.Event) -> None:
-        """What is due by the clock: tick, commit, renewal of the lease, new partitions."""
-        now = self.clock.monotonic()
-        if now - self._last_tick >= TICK_SECONDS:
-            self._last_tick = now
-            self._tick()
-            for command in self.store.pending_commands():
-                self.pipeline.apply_command(command)
-            due = now - self._last_commit >= self.config.store.commit_interval.total_seconds()
-            if self.pipeline.urgent or self.pipeline.pending >= MAX_PENDING or (due and self.pipeline.pending):
-                self._commit(stop)
-        if now - self._last_renewal >= LEASE_SECONDS / 3:
-            self._last_renewal = now
-            self.lease = self.store.renew(self.lease)
-        if now - self._last_discovery >= DISCOVER_SECONDS:
-            self._last_discovery = now
-            if set(self.source.discover()) != {TopicPartition(*key) for key in self.pipeline.partitions}:
-                self._own()
-            self._show_lag()
-
-    def _tick(self) -> None:
-        self.pipeline.tick(self.clock.now())
-
-    def _commit(self, stop: threading.Event) -> None:
-        """Store everything since the last commit in one transaction, however long the database takes to answer."""
-        unit = self.pipeline.take_unit(self.clock.now())
-        unit.identities = self.pseudonyms.take_new()
-        begin = self.clock.monotonic()
-        self._store(unit, stop)
-        now = self.clock.monotonic()
-        self._last_commit = self._last_renewal = now
-        metrics = self.daemon.metrics
-        metrics.commits.inc()
-        metrics.commit_seconds.observe(now - begin)
-        metrics.last_commit.set(self.clock.now())
-        if unit.incidents:
-            self.delivery.wake()
-            self._show_open()
-        self.source.hint({TopicPartition(t, p): o for (t, p), o in self.pipeline.positions().items()})
-
-    def _store(self, unit: CommitUnit, stop: threading.Event) -> None:
-        """Commit; while the database is away, keep polling with everything paused, so that nothing piles up."""
-        wait, longest = _RETRY_SECONDS
-        while True:
-            try:
-                self.store.commit(unit, self.lease)
-                break
-            except StoreUnavailable as error:
-                self.daemon.metrics.commit_failures.inc()
-                self.daemon._say(False, f"database: {error}")
-                log.warning("commit failed: trying again", error=str(error))
-                if stop.is_set():
-                    raise
-                self.source.pause()
-                self.source.poll(wait * random.uniform(0.5, 1.0), 1)
-                self.daemon._beat()
-                wait = min(2 * wait, longest)
-        if not self.daemon.condition.ready:
-            self.source.resume()
-            self.daemon._say(True, "active")
-
-    def _show_lag(self) -> None:
-        for partition, lag in self.source.lag().items():
-            self.daemon.metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
-        for watch in self.pipeline.watches.values():
-            if self.daemon.metrics.admits("model", watch.subject):
-                self.daemon.metrics.clients.labels(watch.model).set(watch.clients.distinct)
-
-    def _show_open(self) -> None:
-        gauge = self.daemon.metrics.open
-        gauge.clear()
-        for incident in self.pipeline.book.open():
-            gauge.labels(incident.model or "", incident.kind, incident.severity).inc()
 
 
 def run_daemon(config: Config) -> int:

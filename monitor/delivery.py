@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import httpx
 import structlog
 
+from alerts.incidents import Incident
 from alerts.sinks.alertmanager import DeliveryError, Notified, post, reconcile
 from monitor.clock import Clock
 from monitor.metrics import Metrics
-from monitor.state.errors import StoreError
+from monitor.state.errors import Fenced, StoreError
 from monitor.state.lease import Lease
 from monitor.state.notified import NotifiedAlert
 from monitor.state.store import StateStore
@@ -20,7 +21,8 @@ from monitor.state.store import StateStore
 log = structlog.get_logger(__name__)
 INTERVAL = 15.0
 """Seconds between reconciliations: an alert is sent with an end three intervals away."""
-_TIMEOUT = 10.0
+_TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+_STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Delivery:
         self._wanted = wanted
         """Whether a severity is sent at all."""
         self._lease: Lease | None = None
+        self._known: dict[str, list[Incident]] = {}
+        """By receiver: what was open when SQL was last read."""
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
@@ -58,8 +62,8 @@ class Delivery:
         if self._targets:
             self._thread.start()
 
-    def stop(self, timeout: float = 2 * _TIMEOUT) -> None:
-        """One last round, then end."""
+    def stop(self, timeout: float = _STOP_SECONDS) -> None:
+        """End. What is open is told again by whoever holds the lease next."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -85,17 +89,23 @@ class Delivery:
                     self._round(client, target, lease)
 
     def _round(self, client: httpx.Client, target: AlertmanagerTarget, lease: Lease) -> None:
+        now = self._clock.now()
         try:
             incidents = [i for i in self._store.open_incidents() if self._wanted(i.severity)]
             told = [Notified(*row) for row in self._store.notified_alerts(target.name)]
-            alerts, remember, forget = reconcile(incidents, told, self._clock.now(), INTERVAL)
+            self._known[target.name] = incidents
+            alerts, remember, forget = reconcile(incidents, told, now, INTERVAL)
             if alerts and not self._post(client, target, alerts):
                 return
             rows = [NotifiedAlert(r.labels, r.starts_at, r.last_sent, r.resolved_at) for r in remember]
             if rows or forget:
                 self._store.save_notified(target.name, rows, [r.labels for r in forget], lease)
         except StoreError as error:
-            log.warning("alerts not reconciled", receiver=target.name, error=str(error))
+            # What is open must not look resolved because the database is away.
+            log.warning("alerts told from memory", receiver=target.name, reason=str(error))
+            alerts, _, _ = reconcile(self._known.get(target.name, []), [], now, INTERVAL)
+            if alerts and not isinstance(error, Fenced):
+                self._post(client, target, alerts)
         except Exception:
             log.exception("delivery failed", receiver=target.name)
 

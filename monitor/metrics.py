@@ -28,6 +28,9 @@ class Metrics:
         self.rows_rejected = Counter(
             "modelwarden_rows_rejected", "Bad rows of good records.", ["topic", "reason"], registry=r
         )
+        self.dead_letters_dropped = Counter(
+            "modelwarden_dead_letters_dropped", "Dead letters counted but not kept.", registry=r
+        )
         self.lost = Counter("modelwarden_records_lost", "Offsets skipped or gone.", ["topic"], registry=r)
         self.unknown_fields = Counter("modelwarden_unknown_fields", "Fields ignored.", ["topic"], registry=r)
         self.time_corrected = Counter(
@@ -47,7 +50,9 @@ class Metrics:
         self.capital = Gauge(
             "modelwarden_account_capital", "Evidence of an account: it alarms at 1.", ["model", "account"], registry=r
         )
-        self.alarms = Counter("modelwarden_alarms", "Alarms spent.", ["model", "account"], registry=r)
+        self.alarms = Gauge(
+            "modelwarden_account_alarms", "Alarms spent since the account began.", ["model", "account"], registry=r
+        )
         self.open = Gauge("modelwarden_incidents_open", "Open incidents.", ["model", "kind", "severity"], registry=r)
         self.incidents = Counter("modelwarden_incidents", "Incidents opened.", ["model", "kind"], registry=r)
         self.failed_detectors = Counter(

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from alerts.incidents import Incident
 from detectors.account import SumAccount
 from detectors.base import (
+    Alarm,
     Batch,
     ClientEvidence,
     Context,
     Detector,
     Evidence,
+    Explanation,
     Finding,
     Page,
     StateError,
@@ -31,12 +33,15 @@ from detectors.base import (
 )
 from detectors.findings import AlarmContext, alarm_finding
 from detectors.reference import Reference
+from monitor.printable import whereabouts
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage
 
 Report = Callable[[Finding, Batch], Incident | None]
 """Takes a finding and the batch it came from; answers the incident it opened, fed or closed."""
 ACCOUNT, LATCHES = "account.drift", "account.latches"
+_HEALTH = "health"
+"""Page of the account that says whether a detector that bets with it was stopped by an error."""
 _PAGE_VERSION = 1
 
 
@@ -49,8 +54,25 @@ class PanelSettings:
     detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+class Restored(NamedTuple):
+    """What came of restoring: detectors that start anew and why, and stored (detector, params_hash) nobody reads."""
+
+    anew: dict[str, str]
+    obsolete: tuple[tuple[str, str], ...]
+
+
 class ParamsError(ValueError):
     """The configuration gives a detector parameters it does not have. The text names both."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """A finding to be reported: latches an alarm has `closed`, or the one whose opening (`opened`) is a recovery."""
+
+    finding: Finding
+    closed: tuple[str, ...] = ()
+    opened: str = ""
+    incident: str = ""
 
 
 @dataclass(slots=True)
@@ -70,28 +92,61 @@ class Panel:
         self.off: dict[str, str] = {}
         self.failures: list[tuple[str, str]] = []
         """(detector, error) of detectors that stopped since the caller last looked; the caller empties it."""
-        self._runners = [*self._make(settings.detectors)]
-        self.account = SumAccount(settings.drift_budget, settings.per)
+        self._settings = settings
+        self._found: list[_Found] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Detectors and an account that have seen nothing."""
+        self._runners = [*self._make(self._settings.detectors)]
+        self.account = SumAccount(self._settings.drift_budget, self._settings.per)
+        outputs = self.context.reference.outputs
+        shared = []
         for runner in self._runners:
-            bets = runner.detector.bets()
-            if bets is not None and runner.detector.account == "drift":
-                detector = runner.detector
-                self.account.register(detector.name, detector.streams(), bets, detector.share, reference.outputs)
-        self._hash = _hash([r.params_hash for r in self._runners])
+            detector, bets = runner.detector, runner.detector.bets()
+            if bets is not None and detector.account == "drift":
+                self.account.register(detector.name, detector.streams(), bets, detector.share, outputs)
+                shared.append(runner)
+        self._shared = frozenset(r.detector.name for r in shared)
+        """Detectors that bet with the account: latches and capital tie their states together."""
+        self._hash = _hash([r.params_hash for r in shared])
         self._latches: dict[str, str] = {}
         """Latch key → id of the incident that its alarm opened or joined."""
         self._latches_changed = False
+        self._health_changed = False
 
     def detect(self, batch: Batch, report: Report) -> None:
-        """Run every detector over one batch."""
+        """Run every detector over one batch; then report what they found, in the order of the events.
+
+        Detectors run one after the other, but an incident must not depend on who ran first, nor on the cut.
+        """
         views = Views(batch, self.context)
         for runner in self._runners:
-            self._guarded(runner, lambda d: d.update(batch, views), batch, report)
+            self._guarded(runner, lambda d: d.update(batch, views), batch)
+        self._report(batch, report)
 
     def advance(self, watermark: float, batch: Batch, report: Report) -> None:
         """Tell every detector the time. `batch` is an empty one: findings of time have no row."""
         for runner in self._runners:
-            self._guarded(runner, lambda d: d.advance(watermark), batch, report)
+            self._guarded(runner, lambda d: d.advance(watermark), batch)
+        self._report(batch, report)
+
+    def _report(self, batch: Batch, report: Report) -> None:
+        found, self._found = self._found, []
+        for one in sorted(found, key=lambda f: f.finding.row):
+            if one.opened and not self._last_of_incident(one):
+                continue
+            incident = report(one.finding if not one.opened else replace(one.finding, cause=one.incident), batch)
+            if one.closed and incident is not None:
+                self._latches.update(dict.fromkeys(one.closed, incident.id))
+                self._latches_changed = True
+
+    def _last_of_incident(self, one: _Found) -> bool:
+        """A latch has opened: whether it was the last of its incident, which is noted in `one`."""
+        incident = self._latches.pop(one.opened, None)
+        self._latches_changed = True
+        one.incident = incident or ""
+        return incident is not None and incident not in self._latches.values()
 
     def dirty(self) -> list[StatePage]:
         """Pages changed since the last call, of detectors, account and latches."""
@@ -101,45 +156,76 @@ class Panel:
             if runner.failure is None:
                 pages += [self._page(d.name, runner.params_hash, k, d.state_version, p) for k, p in d.dirty().items()]
         pages += [self._page(ACCOUNT, self._hash, k, _PAGE_VERSION, p) for k, p in self.account.dirty().items()]
+        if self._health_changed:
+            self._health_changed = False
+            broken = any(r.failure is not None for r in self._runners if r.detector.name in self._shared)
+            pages.append(self._page(ACCOUNT, self._hash, _HEALTH, _PAGE_VERSION, {"broken": np.array([broken])}))
         if self._latches_changed:
             self._latches_changed = False
             page = {"keys": text_array(list(self._latches)), "incidents": text_array(list(self._latches.values()))}
             pages.append(self._page(LATCHES, self._hash, "all", _PAGE_VERSION, page))
         return pages
 
-    def restore(self, stored: Iterable[StatePage]) -> list[str]:
-        """Take stored pages. Returns a sentence for each detector that had state and starts anew."""
+    def restore(self, stored: Iterable[StatePage]) -> Restored:
+        """Take stored pages; what does not fit starts anew.
+
+        Account, latches and the detectors that bet with the account are taken all or not at all: a detector that
+        knew nothing of a latch would never recover it.
+        """
         kept: dict[tuple[str, str], dict[str, StatePage]] = {}
         for page in stored:
             kept.setdefault((page.detector, page.params_hash), {})[page.page] = page
-        names = {name for name, _ in kept}
-        anew = []
+        anew = self._take(kept, frozenset(r.detector.name for r in self._runners))
+        if anew.keys() & (self._shared | {ACCOUNT}):
+            alone = frozenset(r.detector.name for r in self._runners) - self._shared - anew.keys()
+            reason = "; ".join(sorted({anew[name] for name in anew.keys() & (self._shared | {ACCOUNT})}))
+            self._begin()
+            self._health_changed = True
+            self._take(kept, alone)
+            anew = {name: why for name, why in anew.items() if name not in self._shared and name != ACCOUNT}
+            anew |= dict.fromkeys(self._shared, reason)
+        mine = {(r.detector.name, r.params_hash) for r in self._runners} | {
+            (ACCOUNT, self._hash),
+            (LATCHES, self._hash),
+        }
+        return Restored(anew, tuple(sorted(kept.keys() - mine)))
+
+    def _take(self, kept: Mapping[tuple[str, str], Mapping[str, StatePage]], wanted: frozenset[str]) -> dict[str, str]:
+        """Restore the detectors named, and the account if it is theirs. Name → why, of what cannot be taken."""
+        stored = {name for name, _ in kept}
+        anew: dict[str, str] = {}
         for runner in self._runners:
-            pages = kept.get((runner.detector.name, runner.params_hash))
-            if pages is None:
-                if runner.detector.name in names:
-                    anew.append(
-                        f"{runner.detector.name} of {self.subject} starts anew: its parameters or reference changed"
-                    )
+            name = runner.detector.name
+            pages = kept.get((name, runner.params_hash))
+            if name not in wanted or name not in stored:
                 continue
             try:
+                if pages is None:
+                    raise StateError("its parameters or the reference changed")
                 _restore(runner.detector, pages)
-            except StateError as error:
-                anew.append(f"{runner.detector.name} of {self.subject} starts anew: {error}")
-        try:
-            self._restore_account(kept)
-        except StateError as error:
-            anew.append(f"the account of {self.subject} starts anew: {error}")
+            except Exception as error:
+                anew[name] = str(error) or type(error).__name__
+        if self._shared and self._shared <= wanted:
+            try:
+                self._take_account(kept, stored)
+            except Exception as error:
+                anew[ACCOUNT] = str(error) or type(error).__name__
         return anew
 
-    def _restore_account(self, kept: Mapping[tuple[str, str], Mapping[str, StatePage]]) -> None:
+    def _take_account(self, kept: Mapping[tuple[str, str], Mapping[str, StatePage]], stored: set[str]) -> None:
         account = kept.get((ACCOUNT, self._hash))
-        if account:
-            self.account.restore({name: p.arrays for name, p in account.items()})
+        if account is None and ACCOUNT in stored:
+            raise StateError("the detectors that share the account changed")
+        if account is not None:
+            if _HEALTH in account and account[_HEALTH].arrays["broken"].any():
+                raise StateError("an error had stopped a detector while the account went on")
+            self.account.restore({name: p.arrays for name, p in account.items() if name != _HEALTH})
         latches = kept.get((LATCHES, self._hash))
-        if latches:
+        if latches is not None:
             arrays = latches["all"].arrays
             self._latches = dict(zip(array_text(arrays["keys"]), array_text(arrays["incidents"]), strict=True))
+        if {latch.key for latch in self.account.latches} != self._latches.keys():
+            raise StateError("stored latches and the incidents they belong to do not agree")
 
     def _make(self, configured: Mapping[str, Mapping[str, Any]]) -> Iterator[_Runner]:
         reference = self.context.reference
@@ -156,57 +242,67 @@ class Panel:
             params = make_params(cls, given)
             yield _Runner(cls(self.context, params), _hash([name, asdict(params), reference.version]))
 
-    def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Batch, report: Report) -> None:
+    def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Batch) -> None:
         if runner.failure is not None:
             return
         try:
             for item in run(runner.detector):
                 if isinstance(item, Evidence):
-                    self._settle(runner.detector, item, batch, report)
+                    self._settle(runner.detector, item, batch)
                 elif isinstance(item, Finding):
-                    report(item, batch)
+                    self._found.append(_Found(item))
                 elif isinstance(item, ClientEvidence):
                     raise TypeError(
                         f"{runner.detector.name} yields evidence on clients, and no client account is set up"
                     )
         except Exception as error:
-            runner.failure = f"{type(error).__name__}: {error}"
-            self.failures.append((runner.detector.name, runner.failure))
+            self._fail(runner, error)
 
-    def _settle(self, detector: Detector, evidence: Evidence, batch: Batch, report: Report) -> None:
+    def _settle(self, detector: Detector, evidence: Evidence, batch: Batch) -> None:
         verdict = self.account.judge(evidence)
-        detector.react(verdict)
-        if verdict.alarm is not None or verdict.recovered:
-            # latches cross detectors: all of them must know
-            for other in self._runners:
-                if other.detector is not detector and other.failure is None:
-                    other.detector.react(verdict)
-        if verdict.alarm is not None:
-            self._alarmed(verdict, batch, report)
-        if verdict.recovered:
-            self._recovered(verdict, evidence, batch, report)
+        try:
+            detector.react(verdict)
+        finally:
+            # The account has judged: an alarm is told whatever becomes of the detector that gave the evidence.
+            if verdict.alarm is not None:
+                self._alarmed(verdict, verdict.alarm, batch)
+            if verdict.recovered:
+                self._recovered(verdict, evidence, batch)
+            if verdict.alarm is not None or verdict.recovered:
+                self._tell_others(detector, verdict)
 
-    def _alarmed(self, verdict: Verdict, batch: Batch, report: Report) -> None:
-        alarm = verdict.alarm
-        assert alarm is not None
-        source = next(r.detector for r in self._runners if r.detector.name == alarm.detector)
-        explanation = source.explain(alarm.streams, alarm.block)
-        inputs = frozenset(self.context.reference.fields)
-        around = AlarmContext("drift", source.streams(), inputs, self.model)
-        incident = report(alarm_finding(alarm, explanation, batch, around), batch)
-        if incident is not None:
-            self._latches.update({latch.key: incident.id for latch in verdict.latched})
-            self._latches_changed = True
-
-    def _recovered(self, verdict: Verdict, evidence: Evidence, batch: Batch, report: Report) -> None:
-        """An incident closes when the last latch that belongs to it has opened."""
-        row = int(evidence.row[max(verdict.consumed - 1, 0)])
-        for latch in verdict.recovered:
-            incident = self._latches.pop(latch.key, None)
-            self._latches_changed = True
-            if incident is None or incident in self._latches.values():
+    def _tell_others(self, source: Detector, verdict: Verdict) -> None:
+        """Latches cross detectors: all of them must know of alarms and recoveries."""
+        for runner in self._runners:
+            if runner.detector is source or runner.failure is not None:
                 continue
-            now = float(batch.time[row])
+            try:
+                runner.detector.react(verdict)
+            except Exception as error:
+                self._fail(runner, error)
+
+    def _fail(self, runner: _Runner, error: Exception) -> None:
+        runner.failure = whereabouts(error)
+        self.failures.append((runner.detector.name, runner.failure))
+        self._health_changed = True
+
+    def _alarmed(self, verdict: Verdict, alarm: Alarm, batch: Batch) -> None:
+        source = next(r for r in self._runners if r.detector.name == alarm.detector)
+        try:
+            explanation = source.detector.explain(alarm.streams, alarm.block)
+        except Exception as error:
+            self._fail(source, error)
+            now = float(batch.time[alarm.row])
+            explanation = Explanation(now, (now, now), ())
+        inputs = frozenset(self.context.reference.fields)
+        around = AlarmContext("drift", source.detector.streams(), inputs, self.model)
+        finding = alarm_finding(alarm, explanation, batch, around)
+        self._found.append(_Found(finding, closed=tuple(latch.key for latch in verdict.latched)))
+
+    def _recovered(self, verdict: Verdict, evidence: Evidence, batch: Batch) -> None:
+        row = int(evidence.row[max(verdict.consumed - 1, 0)])
+        now = float(batch.time[row])
+        for latch in verdict.recovered:
             recovery = Finding(
                 detector=verdict.detector,
                 kind="feature_drift",
@@ -218,10 +314,9 @@ class Panel:
                 subjects=(),
                 onset=now,
                 measures=(),
-                cause=incident,
                 action="recover",
             )
-            report(recovery, batch)
+            self._found.append(_Found(recovery, opened=latch.key))
 
     def _page(self, detector: str, params_hash: str, name: str, version: int, arrays: Page) -> StatePage:
         return StatePage(self.subject, detector, params_hash, name, version, arrays)

@@ -7,12 +7,12 @@ ticks (`tick`); both are written down in order, and fed again in that order they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
-from detectors.base import Batch, Finding, Measure, Severity, SubjectRef
+from detectors.base import Batch, Finding, Measure
 from monitor.commands import apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
@@ -20,23 +20,30 @@ from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, 
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
-from monitor.references import origin_of, reference_row, rows_of
+from monitor.own_health import OwnHealth
+from monitor.printable import whereabouts
+from monitor.references import reference_row
 from monitor.state.commands import Command
 from monitor.state.unit import (
     AuditRow,
     CommitUnit,
+    ObsoletePages,
     PartitionCounts,
     Position,
     ReferenceRow,
     Slice,
     StatePage,
+    SubjectRow,
     Tick,
 )
+from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
-DAEMON = "daemon"
-"""Subject of what concerns the monitor itself."""
+MAX_DEAD_LETTERS = 1_000
+"""Dead letters kept of one commit; the rest are counted only, or a flood of bad records would fill the database."""
+SHADOW = "@shadow"
+"""A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,9 @@ class _Partition:
 
     committed: int
     next: int
-    counts: PartitionCounts = field(default_factory=PartitionCounts)
+    counts: PartitionCounts
+    counted: PartitionCounts
+    """The counts of the last commit."""
 
 
 class Pipeline:
@@ -85,13 +94,16 @@ class Pipeline:
         self.cluster_id = ""
         self._unit = CommitUnit(at=0.0)
         self._now = 0.0
-        self._unwatched = 0
+        self._shown: dict[str, tuple[int, int]] = {}
+        self.unwatched = Unwatched()
+        self.health = OwnHealth(self._apply, self.book.open())
 
     # --- input ---------------------------------------------------------------------------------------------------
 
     def own(self, topic: str, partition: int, position: int, counts: PartitionCounts | None = None) -> None:
         """Begin a partition at `position`, with its counts so far."""
-        self.partitions[topic, partition] = _Partition(position, position, counts or PartitionCounts())
+        known = counts or PartitionCounts()
+        self.partitions[topic, partition] = _Partition(position, position, known, known)
 
     def feed(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Take records of one partition. Offsets below the expected one are dropped, gaps are counted."""
@@ -104,8 +116,13 @@ class Pipeline:
         intake = self.settings.intakes[topic]
         for record in fresh:
             events, bad = self._decode(intake, record)
-            self._unit.dead_letters += bad
+            room = MAX_DEAD_LETTERS - len(self._unit.dead_letters)
+            self._unit.dead_letters += bad[:room]
+            self.metrics.dead_letters_dropped.inc(max(0, len(bad) - room))
             whole = any(letter.row < 0 for letter in bad)
+            for letter in bad:
+                counter = self.metrics.rejected if letter.row < 0 else self.metrics.rows_rejected
+                counter.labels(topic, letter.reason.value).inc()
             rejected += whole
             rows_rejected += 0 if whole else len(bad)
             for event in events:
@@ -125,8 +142,14 @@ class Pipeline:
         place.next = loss.followed
         self.metrics.lost.labels(loss.topic).inc(loss.lost)
         where = f"{loss.topic}/{loss.partition}"
-        measure = Measure("source", where, float(loss.lost), 0.0, "records lost", loss.lost, at, at)
-        self._own_health(f"lost:{where}", measure, f"{where}/{loss.expected}", at)
+        missing = place.counts.gap
+        measure = Measure("source", where, float(missing), 0.0, "records missing", missing, at, at)
+        self.health.tell(f"lost:{where}", measure, at)
+
+    def stopped(self, reason: str, at: float) -> None:
+        """Say that reading cannot go on until somebody mends something."""
+        measure = Measure("source", reason[:400], 1.0, 0.0, "sources stopped", 1, at, at)
+        self.health.tell("source:stopped", measure, at)
 
     def tick(self, at: float) -> None:
         """Let time pass: every queued event is judged, and detectors hear the watermark."""
@@ -135,6 +158,8 @@ class Pipeline:
             watch.cut(self._report)
             watch.advance(self._report)
             self._watch_health(watch)
+        self.health.fade(at)
+        self._show()
         self._unit.trail.append(Tick(at))
         failpoint("after_tick")
 
@@ -145,15 +170,16 @@ class Pipeline:
         unit, self._unit = self._unit, CommitUnit(at=at)
         unit.at, unit.cluster_id = at, self.cluster_id
         for (topic, partition), place in self.partitions.items():
-            if place.next != place.committed:
+            if place.next != place.committed or place.counts != place.counted:
                 unit.positions.append(Position(topic, partition, place.committed, place.next, place.counts))
-                place.committed = place.next
+                place.committed, place.counted = place.next, place.counts
         for watch in self.watches.values():
             pages = watch.dirty()
             unit.pages += pages
             if pages:
                 unit.subjects.append(watch.row())
             unit.references += _learnt(watch, at)
+        unit.subjects += self.unwatched.take_changes()
         unit.incidents = self.book.take_changes()
         self.urgent = False
         return unit
@@ -161,7 +187,14 @@ class Pipeline:
     @property
     def pending(self) -> int:
         """Records consumed since the last commit."""
-        return sum(abs(p.next - p.committed) for p in self.partitions.values())
+        return sum(
+            abs(p.counts.received - p.counted.received) + p.counts.gap - p.counted.gap for p in self.partitions.values()
+        )
+
+    @property
+    def trail_length(self) -> int:
+        """Slices and ticks since the last commit: time alone makes state that wants to be stored."""
+        return len(self._unit.trail)
 
     def positions(self) -> dict[tuple[str, int], int]:
         """The next offset of every partition."""
@@ -169,18 +202,39 @@ class Pipeline:
 
     # --- state ---------------------------------------------------------------------------------------------------
 
-    def restore(self, pages: Iterable[StatePage], references: Mapping[str, ReferenceRow]) -> None:
-        """Take stored pages: each watched model first gets its stored reference, then its state."""
-        by_subject: dict[str, list[StatePage]] = {}
-        for page in pages:
-            by_subject.setdefault(page.subject, []).append(page)
-        for subject in sorted(by_subject.keys() | references.keys()):
-            watch = self._watch_of(subject)
-            stored = references.get(subject)
-            if stored is not None and watch.panel is None:
-                watch.use(watch.prepare(rows_of(stored), origin_of(stored)))
-            for sentence in watch.restore(by_subject.get(subject, [])):
-                log.warning("state not taken", what=sentence)
+    def begin(self, at: float) -> None:
+        """A session begins at this time."""
+        self._now = at
+        self.health.begin(at)
+
+    def restore(
+        self, watch: Watch, pages: Iterable[StatePage], counted: SubjectRow | None, damaged: Mapping[str, str]
+    ) -> None:
+        """Take the stored state of one model, which has its reference already.
+
+        A detector that cannot take its state starts anew: its open incidents are closed, because nothing would close
+        them any more, and an incident (info) says so. `damaged` names detectors whose pages could not be read.
+        """
+        restored = watch.restore(pages, counted)
+        self._shown[watch.subject] = (watch.predictions, watch.labels)
+        self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
+        for name, reason in (dict(damaged) | restored.anew).items():
+            log.warning("detector starts anew", detector=name, model=watch.model, reason=reason)
+            where = f"{watch.subject}:{name}"
+            measure = Measure(name, where, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
+            self.health.tell(f"anew:{where}", measure, self._now, "info")
+            for incident in self.book.open():
+                if incident.subject == watch.subject and name in incident.detectors:
+                    self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
+                    self.urgent = True
+
+    def mended(self) -> None:
+        """All is loaded: conditions of earlier starts that are gone are closed."""
+        self.health.mended(self._now)
+
+    def watch_of(self, subject: str) -> Watch:
+        """The watch of a subject (`model:tenant/name`), made if need be."""
+        return self._watch_of(subject)
 
     def listed_watch(self, model: str, tenant: str) -> Watch:
         """The watch of a model that the configuration lists: made whatever the limits say."""
@@ -195,10 +249,17 @@ class Pipeline:
         )
         self.urgent = True
 
-    def reference_waits(self, watch: Watch, path: str, version: str, at: float) -> None:
+    def reference_waits(self, watch: Watch, path: str, at: float) -> None:
         """Say that the configured reference has changed and waits for approval."""
         measure = Measure("references", path, 1.0, 0.0, "versions waiting for approval", 1, at, at)
-        self._own_health(f"reference:{watch.subject}", measure, version, at, "info")
+        self.health.tell(f"reference:{watch.subject}", measure, at, "info")
+
+    def reference_unusable(self, watch: Watch, reason: str, at: float) -> None:
+        """Say that a reference cannot be used. Without another one the model is off."""
+        measure = Measure("references", f"{watch.subject}: {reason}"[:400], 1.0, 0.0, "unusable references", 1, at, at)
+        self.health.tell(f"reference:{watch.subject}", measure, at)
+        if watch.panel is None:
+            watch.off = reason
 
     def apply_command(self, command: Command) -> None:
         """Apply an operator's command, with its audit row, in the next commit."""
@@ -217,20 +278,30 @@ class Pipeline:
         try:
             decoded = intake.format.decode(record, intake.rules)
         except Rejected as rejected:
-            return [], [dead_letter(record, rejected, self.settings.digest_key)]
+            return [], [self._dead_letter(record, rejected)]
         except Exception as error:
-            log.exception("decoder failed", topic=record.topic, partition=record.partition, offset=record.offset)
-            internal = Rejected(Reason.INTERNAL, type(error).__name__)
-            return [], [dead_letter(record, internal, self.settings.digest_key)]
+            where = f"{record.topic}/{record.partition}/{record.offset}"
+            log.error("decoder failed", record=where, error=whereabouts(error))
+            return [], [self._dead_letter(record, Rejected(Reason.INTERNAL, type(error).__name__))]
         return decoded.events, decoded.bad_rows
 
+    def _dead_letter(self, record: Record, rejected: Rejected) -> DeadLetter:
+        try:
+            return dead_letter(record, rejected, self.settings.digest_key)
+        except Exception as error:
+            log.error("structure of a dead letter not told", error=whereabouts(error))
+            length = len(record.value or b"")
+            return DeadLetter(record.topic, record.partition, record.offset, -1, rejected.reason, "", {}, length, "")
+
     def _route(self, event: Event, place: tuple[str, int, int, int]) -> None:
+        if not self._now:
+            self._now = event.time
         kind = event.type
         if kind is EventType.PREDICTION or kind is EventType.LABEL:
-            watch = self._watch(event.model or "", event.tenant)
+            watch = self._watch(event.model or "", event.tenant, event.shadow)
             if watch is None:
-                self._unwatched += 1
                 self.metrics.unwatched.inc()
+                self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
             elif kind is EventType.LABEL:
                 watch.add_label(event)
             elif watch.add_prediction(event, place):
@@ -240,13 +311,15 @@ class Pipeline:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
 
-    def _watch(self, model: str, tenant: str) -> Watch | None:
-        subject = f"model:{tenant}/{model}"
+    def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
+        subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"
         watch = self.watches.get(subject)
         if watch is not None:
             return watch
         name = f"{tenant}/{model}" if tenant else model
-        listed = name in self.settings.listed or model in self.settings.listed
+        # A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
+        # tenants come from records, and must not make watches without bound.
+        listed = name in self.settings.listed
         if not listed and len(self.watches) >= self.settings.max_models:
             self._too_many()
             return None
@@ -255,17 +328,20 @@ class Pipeline:
     def _watch_of(self, subject: str) -> Watch:
         watch = self.watches.get(subject)
         if watch is None:
-            tenant, _, model = subject.removeprefix("model:").partition("/")
+            tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")
             watch = self.watches[subject] = Watch(subject, model, tenant, self.settings.watch(model, tenant))
             self.settings.introduce(watch)
+            counted = self.unwatched.release(subject)
+            if counted is not None:
+                watch.predictions, watch.labels = counted.predictions, counted.labels
         return watch
 
     def _too_many(self) -> None:
-        if self._unwatched:
+        if self.health.touch("unwatched", self._now):
             return
         limit = float(self.settings.max_models)
         measure = Measure("pipeline", "models", limit + 1, limit, "models", int(limit) + 1, self._now, self._now)
-        self._own_health("unwatched", measure, "models.auto.max", self._now)
+        self.health.tell("unwatched", measure, self._now)
 
     def _count(
         self, topic: str, place: _Partition, n: int, rejected: int, rows: int, corrected: int, unknown: int, gap: int
@@ -289,6 +365,26 @@ class Pipeline:
             if value:
                 counter.labels(topic).inc(value)
 
+    def _show(self) -> None:
+        """Bring the metrics of models up to date; models beyond limits.series have none."""
+        states = dict.fromkeys(("calibrating", "watching", "off"), 0)
+        for subject, watch in self.watches.items():
+            row = watch.row()
+            states[row.state] += 1
+            if not self.metrics.admits("model", subject):
+                continue
+            label = subject.removeprefix("model:").removeprefix("/")
+            predictions, labels = self._shown.get(subject, (0, 0))
+            self.metrics.predictions.labels(label).inc(row.predictions - predictions)
+            self.metrics.labels_seen.labels(label).inc(row.labels - labels)
+            self._shown[subject] = (row.predictions, row.labels)
+            self.metrics.clients.labels(label).set(row.clients)
+            if watch.panel is not None:
+                self.metrics.capital.labels(label, "drift").set(watch.panel.account.capital)
+                self.metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)
+        for state, number in states.items():
+            self.metrics.watched.labels(state).set(number)
+
     def _trail(self, piece: Slice) -> None:
         """Write down consumed records; a slice that goes on where the last one stopped is one slice with it."""
         trail = self._unit.trail
@@ -304,24 +400,6 @@ class Pipeline:
         event_id = batch.event_ids[row] if row >= 0 else None
         return self._apply(Sighting(finding, watch.subject, watch.model, watch.tenant, trigger, event_id))
 
-    def _own_health(
-        self, cause: str, measure: Measure, trigger: str, at: float, severity: Severity = "warning"
-    ) -> None:
-        finding = Finding(
-            detector=measure.detector,
-            kind="monitor_health",
-            account="rules",
-            severity=severity,
-            time=at,
-            row=-1,
-            position=0,
-            subjects=(SubjectRef("series", measure.stream),),
-            onset=at,
-            measures=(measure,),
-            cause=cause,
-        )
-        self._apply(Sighting(finding, DAEMON, None, "", trigger, None))
-
     def _watch_health(self, watch: Watch) -> None:
         if watch.panel is None:
             return
@@ -329,14 +407,15 @@ class Pipeline:
             log.error("detector stopped", detector=name, model=watch.model, error=error)
             self.metrics.failed_detectors.labels(name).inc()
             measure = Measure(name, f"{watch.subject}:{name}", 1.0, 0.0, "failures", 1, self._now, self._now)
-            self._own_health(f"detector:{watch.subject}:{name}", measure, f"{name}/{watch.predictions}", self._now)
+            self.health.tell(f"detector:{watch.subject}:{name}", measure, self._now)
         watch.panel.failures.clear()
 
     def _apply(self, sighting: Sighting) -> Incident | None:
         incident = self.book.apply(sighting)
         if incident is not None:
             self.urgent = True
-            if incident.alarms == 1 and incident.status == "open":
+            new = incident.alarms == 1 and incident.status == "open"
+            if new and self.metrics.admits("model", incident.subject):
                 self.metrics.incidents.labels(incident.model or "", incident.kind).inc()
         return incident
 

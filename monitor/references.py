@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from monitor.intake.events import Event, EventType, Record, Rejected
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.state.codec import decode, encode
 from monitor.state.unit import ReferenceRow
-from monitor.watch import pack_rows, unpack_rows
+from monitor.watch import pack_rows, slim, unpack_rows
 
 MAX_ROWS = 50_000
 """Rows taken of a reference file; more teach the target nothing that these do not."""
@@ -40,7 +41,7 @@ def read_reference(path: Path, format_: Format, rules: TopicRules) -> list[Event
             events = format_.decode(record, rules).events
         except Rejected as error:
             raise ReferenceFileError(f"{path}:{number}: {error}") from error
-        rows += [e for e in events if e.type is EventType.PREDICTION]
+        rows += [slim(e) for e in events if e.type is EventType.PREDICTION]
         if len(rows) >= MAX_ROWS:
             break
     if not rows:
@@ -92,5 +93,5 @@ def _lines(path: Path) -> Iterator[bytes]:
             for line in file:
                 if line.strip():
                     yield line
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ReferenceFileError(f"{path} cannot be read: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from monitor.assembly import reference_file, reference_rules
@@ -11,54 +13,86 @@ from monitor.failpoints import failpoint
 from monitor.intake.formats.base import formats
 from monitor.intake.sources.base import Source, TopicPartition
 from monitor.pipeline import Pipeline
-from monitor.references import in_force, read_reference, reference_row
+from monitor.references import in_force, origin_of, read_reference, reference_row, rows_of
 from monitor.state.lease import Lease
 from monitor.state.reader import DamagedPage
 from monitor.state.store import StateStore
 from monitor.state.unit import PartitionCounts, Position, ReferenceRow
+from monitor.watch import Watch
 
 log = structlog.get_logger(__name__)
 
 
-def load_state(config: Config, store: StateStore, pipeline: Pipeline, clock: Clock) -> None:
-    """Give every model its reference (configured or stored), then its stored state."""
-    adopt_references(config, store, pipeline, clock)
+def load_state(
+    config: Config, store: StateStore, pipeline: Pipeline, clock: Clock, keep_alive: Callable[[], None]
+) -> None:
+    """Give every model its reference (configured or stored), then its stored state.
+
+    `keep_alive` is called between models: a file of 50,000 rows takes a second. A model whose reference cannot be
+    used goes on with the stored one, or is off; the others are not held up.
+    """
+    pipeline.begin(clock.now())
+    for name in config.models.listed:
+        tenant, _, model = name.rpartition("/")
+        watch = pipeline.listed_watch(model, tenant)
+        try:
+            _adopt_file(config, store, pipeline, watch, clock.now())
+        except ValueError as error:
+            log.error("reference not used", model=name, reason=str(error))
+            pipeline.reference_unusable(watch, str(error), clock.now())
+        keep_alive()
     damaged: list[DamagedPage] = []
     pages = store.load_pages(damaged=damaged)
-    for page in damaged:
-        log.error("stored page cannot be read: that detector starts anew", page=page._asdict())
-    subjects = {p.subject for p in pages} | {row.subject for row in store.load_subjects()}
-    stored = {s: r for s in sorted(subjects) if (r := _in_force(store, s)) is not None}
-    pipeline.restore(pages, stored)
+    rows = store.load_subjects()
+    counted = {row.subject: row for row in rows if not row.unwatched}
+    for row in rows:
+        if row.unwatched:
+            pipeline.unwatched.remember(row)
+    for subject in sorted({p.subject for p in pages} | counted.keys() | pipeline.watches.keys()):
+        watch = pipeline.watch_of(subject)
+        _adopt_stored(store, pipeline, watch, clock.now())
+        lost = {d.detector: d.error for d in damaged if d.subject == subject}
+        pipeline.restore(watch, [p for p in pages if p.subject == subject], counted.get(subject), lost)
+        keep_alive()
+    pipeline.mended()
 
 
-def adopt_references(config: Config, store: StateStore, pipeline: Pipeline, clock: Clock) -> None:
-    """Register the file under `reference:` of each listed model.
+def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Watch, at: float) -> None:
+    """Register the file under `reference:` of a model.
 
     The first content is approved at sight, by the configuration. A changed content becomes a version that waits for
     approval; the approved one stays in force, and an incident (info) says so.
     """
-    for name in config.models.listed:
-        tenant, _, model = name.rpartition("/")
-        settings = config.model_settings(model, tenant)
-        path = reference_file(settings)
-        if path is None:
-            continue
-        rules = reference_rules(config)
-        watch = pipeline.listed_watch(model, tenant)
-        rows = read_reference(path, formats()["native"], rules)
-        origin = settings.reference_is
-        prepared = watch.prepare(rows, origin)
-        version = prepared.reference.version
-        approved = _in_force(store, watch.subject)
-        if approved is not None and approved.approved_at is not None and approved.content_hash != version:
-            pipeline.add_reference(reference_row(watch.subject, rows, version, origin, clock.now(), None))
-            pipeline.reference_waits(watch, str(path), version, clock.now())
-            continue
-        if approved is None or approved.content_hash != version:
-            row = reference_row(watch.subject, rows, version, origin, clock.now(), "configuration")
-            pipeline.add_reference(row)
-        watch.use(prepared)
+    settings = config.model_settings(watch.model, watch.tenant)
+    path = reference_file(settings)
+    if path is None:
+        return
+    rows = read_reference(path, formats()["native"], reference_rules(config))
+    origin = settings.reference_is
+    prepared = watch.prepare(rows, origin)
+    version = prepared.reference.version
+    approved = _in_force(store, watch.subject)
+    if approved is not None and approved.approved_at is not None and approved.content_hash != version:
+        pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, None))
+        pipeline.reference_waits(watch, str(path), at)
+        return
+    if approved is None or approved.content_hash != version or approved.approved_at is None:
+        pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, "configuration"))
+    watch.use(prepared)
+
+
+def _adopt_stored(store: StateStore, pipeline: Pipeline, watch: Watch, at: float) -> None:
+    """Where no file gave a reference, the stored one in force is used."""
+    stored = None if watch.panel is not None else _in_force(store, watch.subject)
+    if stored is None:
+        return
+    try:
+        watch.use(watch.prepare(rows_of(stored), origin_of(stored)))
+    except ValueError as error:
+        log.error("stored reference not used", model=watch.model, reason=str(error))
+        pipeline.reference_unusable(watch, f"the stored reference: {error}", at)
+    else:
+        watch.off = None
 
 
 def claim_partitions(store: StateStore, lease: Lease, source: Source, pipeline: Pipeline, at: float) -> None:

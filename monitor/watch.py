@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -17,12 +18,14 @@ from alerts.incidents import Incident
 from detectors.base import Batch, Finding
 from detectors.reference import Origin, Reference
 from monitor.clients import ClientLedger
-from monitor.intake.columns import Place, Schema, build_batch, build_reference, infer_schema
+from monitor.intake.columns import MAX_FIELDS, MAX_TEXT, Place, Schema, build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
-from monitor.panel import Panel, PanelSettings
+from monitor.panel import Panel, PanelSettings, Restored
 from monitor.state.unit import StatePage, SubjectRow
 
 CUT = 1_024
+MAX_LEARNING_BYTES = 16 * 1024 * 1024
+"""Of a provisional reference: it is part of the state, and who writes to the topic decides how large events are."""
 PROVISIONAL_ROWS = 500
 """Live events a model without a reference learns its provisional one from. They are not judged themselves."""
 _VERSION = 1
@@ -152,18 +155,25 @@ class Watch:
         pages += [self._page(CLIENTS, name, page) for name, page in self.clients.dirty().items()]
         return pages + (self.panel.dirty() if self.panel is not None else [])
 
-    def restore(self, pages: Iterable[StatePage]) -> list[str]:
-        """Take stored pages; the reference, if there is one, must be in use already. Returns what starts anew."""
+    def restore(self, pages: Iterable[StatePage], counted: SubjectRow | None = None) -> Restored:
+        """Take stored pages; the reference, if there is one, must be in use already.
+
+        `counted` has the counts of the last commit: they hold where the page with them cannot be read.
+        """
         stored = list(pages)
-        clients = {p.page: p.arrays for p in stored if p.detector == CLIENTS}
-        self.clients.restore(clients)
+        self.clients.restore({p.page: p.arrays for p in stored if p.detector == CLIENTS})
+        if counted is not None:
+            self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
+            self._judged = self.predictions
         for page in stored:
             if page.detector == _COUNTS:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
-            elif page.detector == _LEARNING:
+            elif page.detector == _LEARNING and self.panel is None:
                 self._learning = unpack_rows(page.arrays["rows"].tobytes())
-        return self.panel.restore(stored) if self.panel is not None else []
+        if self.panel is None:
+            return Restored({}, ())
+        return self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
 
     def _count(self, events: Sequence[Event]) -> None:
         self.predictions += len(events)
@@ -174,8 +184,12 @@ class Watch:
         self.watermark = max(self.watermark, float(time.max(initial=self.watermark)))
 
     def _learn(self, events: Sequence[Event]) -> None:
-        self._learning += events
+        self._learning += map(slim, events)
         self._learning_changed = True
+        if len(pack_rows(self._learning)) > MAX_LEARNING_BYTES:
+            self.off = f"its first events are larger than {MAX_LEARNING_BYTES:,} bytes: give it a reference"
+            self._learning = []
+            return
         if len(self._learning) < PROVISIONAL_ROWS:
             return
         rows, self._learning = self._learning, []
@@ -190,21 +204,34 @@ class Watch:
         return StatePage(self.subject, detector, "", name, _VERSION, arrays)
 
 
+def slim(event: Event) -> Event:
+    """What a reference needs of an event: features and answers, no identifier, nothing without bound."""
+    features = None if event.features is None else dict(islice(map(_slim_item, event.features.items()), MAX_FIELDS))
+    return Event(
+        event.type,
+        event.time,
+        model_version=event.model_version,
+        features=features,
+        vector=None if event.vector is None else event.vector[:MAX_FIELDS],
+        prediction=_slim_value(event.prediction),
+        scores=event.scores if len(event.scores or ()) <= MAX_FIELDS else None,
+    )
+
+
+def _slim_item(item: tuple[str, Any]) -> tuple[str, Any]:
+    return item[0][:MAX_TEXT], _slim_value(item[1])
+
+
+def _slim_value(value: Any) -> Any:
+    """Scalars as they are, long texts cut; of a structure only that it is one."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    return value if value is None or isinstance(value, bool | int | float) else []
+
+
 def pack_rows(rows: Sequence[Event]) -> bytes:
-    """Reference rows as bytes: features and answers only, no identifier."""
-    keep = [
-        Event(
-            e.type,
-            e.time,
-            model_version=e.model_version,
-            features=e.features,
-            vector=e.vector,
-            prediction=e.prediction,
-            scores=e.scores,
-        )
-        for e in rows
-    ]
-    return msgspec.msgpack.encode(keep)
+    """Reference rows as bytes."""
+    return msgspec.msgpack.encode([slim(e) for e in rows])
 
 
 def unpack_rows(data: bytes) -> list[Event]:

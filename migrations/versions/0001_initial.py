@@ -120,6 +120,7 @@ def upgrade() -> None:
         sa.Column("alarms", sa.BigInteger(), nullable=False),
         sa.Column("resolution", sa.String(400), nullable=False),
         sa.Column("acknowledged_by", sa.String(200), nullable=True),
+        sa.Column("held_by", sa.Text(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("group_id", "incident_id", name="pk_incidents"),
     )

@@ -130,6 +130,8 @@ def is_private_host(url: str) -> bool:
         # Numbers such as 127.1 or 0x7f000001 are addresses to most resolvers.
         last = host.rpartition(".")[2]
         numeric = last.isdigit() or last.startswith("0x")
+        if not any(c.isascii() and c.isalnum() for c in host):
+            return False  # stands for a name, as in a template
         return numeric or "." not in host or host.endswith((".localhost", ".local", ".internal"))
     mapped = getattr(address, "ipv4_mapped", None)
     return not (address if mapped is None else mapped).is_global or address.is_multicast

@@ -58,7 +58,7 @@ class _Clients:
 
 
 class CreditTraffic:
-    """Reference rows and native prediction events (interfaces.md, section 1) of one credit model. Pure: no clock.
+    """Reference rows and native prediction events of one credit model. Pure: no clock.
 
     `model` and `clients` (1 to 40) name the model and say how many clients there are. Equal seeds give equal
     traffic; reference and events are independent draws of one law.

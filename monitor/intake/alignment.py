@@ -4,8 +4,9 @@ A consumer that catches up gets thousands of records of one partition, then thou
 spread over partitions by key, that is a population that changes with every fetch, and a change in time comes once per
 partition: statistics of a model need its events roughly in the order in which they happened.
 
-Best effort: a partition that has been silent for `patience` seconds holds nobody up, and more than `most` waiting
-records are handed on whatever comes. Nothing is reordered within a partition, and nothing is kept that was handed on.
+Best effort: a partition that has been silent for `patience` seconds holds nobody up, and beyond `most` waiting
+records (or so many bytes) they are handed on whatever comes. Nothing is reordered within a partition, and nothing is
+kept that was handed on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from monitor.intake.sources.base import TopicPartition
 
 PATIENCE = 1.0
 MOST = 20_000
+MOST_BYTES = 64 * 1024 * 1024
 RUN = 16
 """Records of one partition handed on at a time: finer order costs more than it tells."""
 
@@ -25,42 +27,52 @@ RUN = 16
 class Aligner:
     """Records that were polled and wait for those of other partitions. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, patience: float = PATIENCE, most: int = MOST) -> None:
+    def __init__(self, patience: float = PATIENCE, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
         self._patience = patience
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self.waiting = 0
+        """Records polled and not yet handed on."""
         self._waiting: dict[TopicPartition, deque[Record]] = {}
         self._heard: dict[TopicPartition, float] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Records polled and not yet handed on."""
-        return sum(map(len, self._waiting.values()))
 
     def own(self, partitions: Iterable[TopicPartition], now: float) -> None:
         """Begin with these partitions. What waited is forgotten: the source gives it again from its position."""
         self._waiting = {tp: deque() for tp in partitions}
         self._heard = dict.fromkeys(self._waiting, now)
+        self.waiting = self._bytes = 0
 
     def add(self, tp: TopicPartition, records: Iterable[Record], now: float) -> None:
         """Records of one partition, in the order of their offsets."""
-        self._waiting.setdefault(tp, deque()).extend(records)
+        queue = self._waiting.setdefault(tp, deque())
+        for record in records:
+            queue.append(record)
+            self.waiting += 1
+            self._bytes += len(record.value or b"")
         self._heard[tp] = now
 
     def take(self, now: float) -> Iterator[tuple[TopicPartition, list[Record]]]:
         """Runs of records that may go on: the partition whose next record is the oldest comes first."""
         while True:
             heads = {tp: _time(queue) for tp, queue in self._waiting.items() if queue}
-            if not heads or (self._must_wait(now) and self.waiting <= self._most):
+            full = self.waiting > self._most or self._bytes > self._most_bytes
+            if not heads or (self._must_wait(now) and not full):
                 return
             oldest = min(heads, key=lambda tp: (heads[tp], tp))
             others = min((at for tp, at in heads.items() if tp != oldest), default=float("inf"))
-            yield oldest, _run(self._waiting[oldest], others)
+            yield oldest, self._gone(_run(self._waiting[oldest], others))
 
     def flush(self, tp: TopicPartition) -> list[Record]:
         """What waits of one partition, out of turn: its log goes on elsewhere, and these come before that."""
         queue = self._waiting.get(tp, deque())
         records = list(queue)
         queue.clear()
+        return self._gone(records)
+
+    def _gone(self, records: list[Record]) -> list[Record]:
+        self.waiting -= len(records)
+        self._bytes -= sum(len(r.value or b"") for r in records)
         return records
 
     def _must_wait(self, now: float) -> bool:

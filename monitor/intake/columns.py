@@ -35,6 +35,10 @@ MAX_FIELDS = 1_000
 MAX_CATEGORIES = 1_000
 """Reference values a categorical column remembers; rarer ones count as new."""
 MAX_NEW_FIELDS = 20
+MAX_NAME = 200
+"""Characters of a field's name. Longer ones are not watched, and are told by their beginning and a hash."""
+MAX_TEXT = 256
+"""Characters of a category that count, in references and live: longer texts are told apart by their beginning."""
 SCORE, CLASS, VALUE = "prediction.score", "prediction.class", "prediction.value"
 _ABSENT = object()
 _NO_FEATURES: dict[str, Any] = {}
@@ -70,7 +74,7 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     event carries features.
     """
     rows = [_features(e) for e in events]
-    names = tuple(declared) or tuple(sorted({name for row in rows for name in row}))
+    names = tuple(declared) or tuple(sorted({name for row in rows for name in row if _is_name(name)}))
     if not names:
         raise ValueError("the reference has no features: its rows need `features` or `input`")
     names = names[:MAX_FIELDS]
@@ -139,6 +143,18 @@ def _features(event: Event) -> Mapping[str, Any]:
     if event.vector is None:
         return _NO_FEATURES
     return {f"x{i}": v for i, v in enumerate(event.vector[:MAX_FIELDS])}
+
+
+def field_name(name: str) -> str:
+    """A field's name as it is shown and stored: names come from records, and may be anything."""
+    if _is_name(name):
+        return name
+    text = "".join(c if c.isprintable() else "\ufffd" for c in name[:MAX_NAME])
+    return f"{text}~{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= MAX_NAME and name.isprintable()
 
 
 def _is_number(value: Any) -> bool:
@@ -232,6 +248,8 @@ def _category_column(
             if value is None:
                 codes.append(MISTYPED_CODE)
                 continue
+        if len(value) > MAX_TEXT:
+            value = value[:MAX_TEXT]
         codes.append(index.setdefault(value, len(index)))
     return np.array(codes, np.int32), tuple(index)
 
@@ -273,7 +291,7 @@ def _new_fields(rows: Sequence[Mapping[str, Any]], schema: Schema, absent: F64) 
     size = np.fromiter(map(len, rows), np.float64, len(rows))
     found: dict[str, list[int]] = {}
     for i in np.flatnonzero(size > len(known) - absent).tolist():
-        for name in sorted(rows[i].keys() - known):
+        for name in dict.fromkeys(map(field_name, sorted(rows[i].keys() - known))):
             if name in found or len(found) < MAX_NEW_FIELDS:
                 found.setdefault(name, []).append(i)
     return tuple((name, np.array(at, np.int64)) for name, at in sorted(found.items()))

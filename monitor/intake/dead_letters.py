@@ -37,10 +37,17 @@ def _structure(raw: bytes) -> dict[str, str]:
     try:
         fields = parse_object(raw, len(raw))
     except Rejected as again:
-        if again.reason is not Reason.DUPLICATE_KEY:
-            return {}
-        fields = json.loads(raw.decode(), parse_int=float)  # the last of two equal keys
+        fields = _with_duplicates(raw) if again.reason is Reason.DUPLICATE_KEY else {}
     return {name: f"{json_type(value)}:{_length(value)}" for name, value in fields.items() if name in KNOWN_FIELDS}
+
+
+def _with_duplicates(raw: bytes) -> dict[str, Any]:
+    """The object with the last of equal keys. Empty where it is none: a duplicate is found before the end is seen."""
+    try:
+        found = json.loads(raw.decode(), parse_int=float)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _length(value: Any) -> int:

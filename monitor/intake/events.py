@@ -22,7 +22,7 @@ class Record(NamedTuple):
 
 
 class EventType(StrEnum):
-    """What a native event is (interfaces.md, section 1)."""
+    """What a native event is."""
 
     PREDICTION = "prediction"
     LABEL = "label"

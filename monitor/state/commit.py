@@ -57,6 +57,7 @@ def commit(db: Database, unit: CommitUnit, lease: Lease, audit_key: bytes | None
             return Committed(earlier, 0, True)
         _advance(db, connection, unit, lease.epoch)
         failpoint("after_offsets")
+        _drop(db, connection, unit)
         db.upsert(connection, state_pages, prepared.pages)
         failpoint("after_pages")
         _tell(db, connection, prepared)
@@ -142,6 +143,13 @@ def _advance(db: Database, connection: Connection, unit: CommitUnit, epoch: int)
                 f"{position.topic}/{position.partition}: the stored offset is not {position.expected}; "
                 "somebody else wrote, or the start of the partition was not claimed"
             )
+
+
+def _drop(db: Database, connection: Connection, unit: CommitUnit) -> None:
+    """Pages nobody reads any more: left in place they would come back to life with their parameters."""
+    for old in unit.obsolete:
+        mine = [state_pages.c.group_id == db.group, *(state_pages.c[k] == v for k, v in old._asdict().items())]
+        connection.execute(state_pages.delete().where(*mine))
 
 
 def _tell(db: Database, connection: Connection, prepared: _Prepared) -> None:

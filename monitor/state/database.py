@@ -32,6 +32,8 @@ _POSTGRES_SETTINGS: Final = {
     "lock_timeout": f"{BUSY_SECONDS}s",
     "idle_in_transaction_session_timeout": "5s",
 }
+_PASSING: Final = frozenset({"25006", "25P03", "25P04"})
+"""SQLSTATEs that pass: a read-only server during a fail-over, a session ended while it idled in a transaction."""
 _WRITES: Final = "modelwarden_writes"
 _SQLITE_NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 _POSTGRES_NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
@@ -145,6 +147,10 @@ def translated(url: sa.URL) -> Iterator[None]:
 
 def _passes(error: DBAPIError) -> bool:
     """Whether the cause may go away by itself: no answer, no space, a lock. Not: wrong SQL, wrong data."""
+    if getattr(error.orig, "sqlstate", None) in _PASSING:
+        return True
+    if str(error.orig).startswith("no such "):  # SQLite says OperationalError for a missing table or column too
+        return False
     return error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
 
 

@@ -23,7 +23,7 @@ def incident_row(group: str, incident: Incident, at: float) -> Row:
         "acknowledged_by", "taxonomy",
     )  # fmt: skip
     row = {name: getattr(incident, name) for name in names}
-    lists = {"detectors": list(incident.detectors), "atlas": list(incident.atlas)}
+    lists = {name: list(getattr(incident, name)) for name in ("detectors", "atlas", "held_by")}
     return {"group_id": group, "incident_id": incident.id, **row, **lists, "updated_at": at}
 
 
@@ -80,6 +80,7 @@ def incident_of(row: Any, subjects: Iterable[Any], evidence: Iterable[Any]) -> I
         resolution=row.resolution,
         acknowledged_by=row.acknowledged_by,
         taxonomy=row.taxonomy,
+        held_by=tuple(row.held_by),
     )
 
 

@@ -1,4 +1,4 @@
-"""`status` as SQL has it, in one snapshot (interfaces.md, section 5)."""
+"""`status` as SQL has it, in one snapshot."""
 
 from __future__ import annotations
 

@@ -148,6 +148,7 @@ incidents = Table(
     _required("alarms", Whole()),
     _required("resolution", Words(400)),
     Column("acknowledged_by", Words(200)),
+    _required("held_by", Json()),
     _required("updated_at", Real()),
     Index("ix_incidents_group_id_status_opened_at", "group_id", "status", "opened_at"),
     Index("ix_incidents_group_id_opened_at", "group_id", "opened_at"),

@@ -27,7 +27,7 @@ class Tick(NamedTuple):
 
 
 class PartitionCounts(NamedTuple):
-    """Counts of a partition since the first start (interfaces.md, section 5). received = accepted + rejected."""
+    """Counts of a partition since the first start. received = accepted + rejected."""
 
     received: int = 0
     accepted: int = 0
@@ -57,6 +57,14 @@ class StatePage(NamedTuple):
     page: str
     version: int
     arrays: Page
+
+
+class ObsoletePages(NamedTuple):
+    """Stored pages that nobody reads any more: of a detector with other parameters or another reference."""
+
+    subject: str
+    detector: str
+    params_hash: str
 
 
 class SubjectRow(NamedTuple):
@@ -139,6 +147,7 @@ class CommitUnit:
     trail: list[Slice | Tick] = field(default_factory=list)
     positions: list[Position] = field(default_factory=list)
     pages: list[StatePage] = field(default_factory=list)
+    obsolete: list[ObsoletePages] = field(default_factory=list)
     subjects: list[SubjectRow] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     """Whole incidents, changed since the last commit (their evidence and subjects included)."""

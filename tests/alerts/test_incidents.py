@@ -103,6 +103,28 @@ def test_recovery_by_id_closes_that_incident_and_an_unknown_one_changes_nothing(
     assert [i.id for i in book.take_changes()] == [incident.id]
 
 
+def test_an_incident_of_a_rule_and_an_alarm_closes_when_both_have_recovered() -> None:
+    for first in ("rule", "alarm"):
+        book = IncidentBook()
+        moved = book.apply(sighting(100))
+        assert moved
+        joined = book.apply(rule(150))
+        assert joined and joined.id == moved.id and set(joined.held_by) == {"drift", "absent:age"}
+        recoveries = [rule(300, action="recover"), sighting(400, action="recover", cause=moved.id)]
+        for recovery in recoveries if first == "rule" else reversed(recoveries):
+            assert [i.status for i in book.open()] == ["open"]
+            book.apply(recovery)
+        assert book.open() == []
+
+
+def test_a_rule_that_breaks_again_brings_its_measure_up_to_date() -> None:
+    book = IncidentBook()
+    book.apply(rule(10))
+    again = replace(AGE, observed=99.0)
+    fed = book.apply(replace(rule(20), finding=replace(rule(20).finding, measures=(again,))))
+    assert fed and [m.observed for m in fed.measures] == [99.0]
+
+
 def test_severity_rises_and_the_worst_is_remembered() -> None:
     book = IncidentBook()
     book.apply(sighting(100, severity="warning"))

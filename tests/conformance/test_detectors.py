@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alerts.incidents import Incident, IncidentBook, Sighting
 from alerts.taxonomy import kinds
 from detectors.base import Batch, Finding, registry
 from detectors.reference import Reference
@@ -32,6 +33,7 @@ class Run:
         others = {other: {"enabled": False} for other in registry() if other != name}
         self.panel = Panel("model:/credit", "credit", reference, PanelSettings(detectors=others))
         self.findings: list[Finding] = []
+        self.book = IncidentBook()
         self.position = 0
 
     def feed(self, events: Sequence[Event], cut: int = CUT) -> Run:
@@ -46,7 +48,13 @@ class Run:
 
     def batch(self, batch: Batch) -> None:
         self.position += len(batch)
-        self.panel.detect(batch, lambda finding, _: self.findings.append(finding))
+        self.panel.detect(batch, self.report)
+
+    def report(self, finding: Finding, batch: Batch) -> Incident | None:
+        """Take a finding as the pipeline does: every alarm has its incident."""
+        self.findings.append(finding)
+        trigger = batch.identity.at(finding.row) if finding.row >= 0 else "time"
+        return self.book.apply(Sighting(finding, "model:/credit", "credit", "", trigger, None))
 
     @property
     def opened(self) -> list[Finding]:
@@ -115,8 +123,9 @@ def test_stored_pages_restore_an_equal_detector(name: str, case: Case, at: int) 
         whole.feed(events[begin : min(begin + CUT, at)])
         stored |= {(p.detector, p.page): _through_codec(p) for p in whole.panel.dirty()}
     again = Run(name, case)
-    assert again.panel.restore(stored.values()) == []
+    assert again.panel.restore(stored.values()).anew == {}
     again.position = at
+    again.book = IncidentBook(whole.book.open())
     before = len(whole.findings)
     whole.feed(events[at:])
     again.feed(events[at:])
@@ -187,7 +196,7 @@ def test_empty_batches_and_time_without_events_are_harmless(name: str, case: Cas
         plain.feed(events[begin : begin + CUT])
         interrupted.batch(empty)
         interrupted.feed(events[begin : begin + CUT])
-        interrupted.panel.advance(events[begin].time, empty, lambda finding, _: interrupted.findings.append(finding))
+        interrupted.panel.advance(events[begin].time, empty, interrupted.report)
     assert interrupted.findings == plain.findings
 
 
@@ -195,8 +204,8 @@ def test_a_wrong_state_version_is_refused_and_said(name: str, case: Case) -> Non
     run = Run(name, case).feed(case.alarming()[:1_000])
     pages = [p._replace(version=p.version + 1) if p.detector == name else p for p in run.panel.dirty()]
     again = Run(name, case)
-    (sentence,) = again.panel.restore(pages)
-    assert name in sentence and "version" in sentence
+    restored = again.panel.restore(pages)
+    assert restored.anew.keys() == {name} and "version" in restored.anew[name]
     assert again.feed(case.alarming()).opened
 
 
@@ -206,7 +215,7 @@ def test_pages_of_another_shape_are_refused_and_the_detector_stays_usable(name: 
         p._replace(arrays={k: np.zeros(3) for k in p.arrays}) if p.detector == name else p for p in run.panel.dirty()
     ]
     again = Run(name, case)
-    assert len(again.panel.restore(pages)) == 1
+    assert again.panel.restore(pages).anew.keys() == {name}
     assert again.feed(case.alarming()).opened
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from prometheus_client import generate_latest
 
 from detectors import base
 from detectors.base import Batch, Detector, Finding, Page, Views
@@ -18,8 +19,9 @@ from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
+from monitor.own_health import QUIET_SECONDS
 from monitor.pipeline import Intake, Pipeline, PipelineSettings
-from monitor.references import ReferenceFileError, read_reference
+from monitor.references import ReferenceFileError, origin_of, read_reference, rows_of
 from monitor.state.codec import decode, encode
 from monitor.state.unit import CommitUnit, Slice, StatePage, Tick
 from monitor.watch import PROVISIONAL_ROWS, WatchSettings
@@ -165,7 +167,10 @@ def test_a_restart_between_any_two_commits_changes_nothing(drifting: list[bytes]
         open_now = {i.id: i for unit in before for i in unit.incidents if i.status != "resolved"}
         second = Pipeline(settings(), Metrics(), open_now.values())
         pages = [p._replace(arrays=decode(encode(p.arrays, p.version), p.version)) for p in stored.values()]
-        second.restore(pages, references)
+        watch = second.listed_watch("credit-risk", "")
+        reference = references["model:/credit-risk"]
+        watch.use(watch.prepare(rows_of(reference), origin_of(reference)))
+        second.restore(watch, pages, before[-1].subjects[0], {})
         position = before[-1].positions[0]
         second.own(TOPIC, 0, position.next, position.counts)
         after = []
@@ -207,7 +212,9 @@ def test_models_beyond_the_limit_are_one_incident_and_not_watched() -> None:
     p.feed(TOPIC, 0, records(lines))
     p.tick(1.0)
     unit = p.take_unit(1.0)
-    assert {s.model for s in unit.subjects} == {"m0", "m1", "m2", "listed"}
+    assert {s.model for s in unit.subjects if not s.unwatched} == {"m0", "m1", "m2", "listed"}
+    passed_by = {s.model: s.predictions for s in unit.subjects if s.unwatched}
+    assert passed_by == {f"m{i}": 1 for i in range(3, 50)}
     assert [(i.kind, i.severity) for i in unit.incidents] == [("monitor_health", "warning")]
     assert unit.positions[0].counts.accepted == 51
 
@@ -224,6 +231,54 @@ def test_lost_records_are_counted_and_told(drifting: list[bytes]) -> None:
     (incident,) = unit.incidents
     assert incident.kind == "monitor_health" and incident.model is None
     assert incident.measures[0].observed == 30.0 and "30" in incident.why
+    p.lose(Loss(TOPIC, 0, 50, 150, 100, 150), START + 60)
+    p.tick(START + 61)
+    (worse,) = p.take_unit(1.0).incidents
+    assert worse.id == incident.id and worse.measures[0].observed == 130.0
+    p.tick(START + 61 + QUIET_SECONDS)
+    (closed,) = p.take_unit(1.0).incidents
+    assert closed.id == incident.id and closed.status == "resolved"
+
+
+def test_a_shadow_deployment_is_watched_apart(drifting: list[bytes]) -> None:
+    p = pipeline()
+    shadow = [json.loads(line) | {"role": "shadow"} for line in drifting[:60]]
+    p.feed(TOPIC, 0, records([*drifting[:40], *map(msgspec.json.encode, shadow)]))
+    p.tick(1.0)
+    counts = {s.subject: (s.model, s.predictions) for s in p.take_unit(1.0).subjects}
+    assert counts == {"model:/credit-risk": ("credit-risk", 40), "model:/credit-risk@shadow": ("credit-risk", 60)}
+
+
+def test_huge_events_are_not_learnt_from_without_bound() -> None:
+    features = {f"f{i}": "x" * 250 for i in range(900)}
+    line = msgspec.json.encode({"type": "prediction", "ts": START, "model": "m", "features": features})
+    p = pipeline()
+    p.feed(TOPIC, 0, records([line] * 100))
+    p.tick(1.0)
+    (row,) = p.take_unit(1.0).subjects
+    assert (row.state, row.predictions) == ("off", 100)
+
+
+def test_a_bad_record_inside_a_bad_record_is_one_dead_letter() -> None:
+    p = pipeline()
+    p.feed(TOPIC, 0, records([b'[{"a":1,"a":2}]', b'{"x":{"a":1,"a":2}, garbage', b'{"ts":1,"ts":2}']))
+    p.tick(1.0)
+    letters = p.take_unit(1.0).dead_letters
+    assert len(letters) == 3 and letters[2].structure == {"ts": "number:3"}
+
+
+def test_metrics_that_are_declared_are_also_set(drifting: list[bytes]) -> None:
+    p = pipeline()
+    p.feed(TOPIC, 0, records([*drifting[:600], b"broken"]))
+    p.tick(1.0)
+    text = generate_latest(p.metrics.registry).decode()
+    for line in (
+        'modelwarden_records_rejected_total{reason="not_json",topic="predictions"} 1.0',
+        'modelwarden_predictions_total{model="credit-risk"} 600.0',
+        'modelwarden_models_watched{state="watching"} 1.0',
+        'modelwarden_account_alarms{account="drift",model="credit-risk"} 0.0',
+    ):
+        assert line in text
 
 
 def test_labels_and_access_events_are_counted() -> None:

@@ -18,7 +18,7 @@ from monitor.intake.json_object import INT_LIMIT, finite, json_type, parse_objec
 from monitor.intake.text import has_control
 
 MAX_TEXT = 1_024
-MAX_NAME = 256
+MAX_NAME = 200
 EARLIEST = datetime.fromisoformat("1990-01-01T00:00:00Z").timestamp()
 LATEST = datetime.fromisoformat("2101-01-01T00:00:00Z").timestamp()
 """Event times lie in [EARLIEST, LATEST)."""
@@ -152,8 +152,8 @@ def _check_subject(event: Event, fields: dict[str, Any], rules: TopicRules) -> N
             event.resource = ""
         if event.resource is None:
             raise Rejected(Reason.NO_SUBJECT, "an access event needs a resource")
-    elif event.series is None or fields.get("value") is None:
-        raise Rejected(Reason.NO_SUBJECT, "a metric needs a series and a value")
+    elif event.series is None:
+        raise Rejected(Reason.NO_SUBJECT, "a metric needs a series")
 
 
 def _hide(event: Event, rules: TopicRules) -> None:
@@ -198,10 +198,16 @@ def _take_status(event: Event, name: str, value: Any, rules: TopicRules) -> bool
 def _take_name(event: Event, name: str, value: Any, rules: TopicRules) -> bool:
     if value == "" and name == "tenant":
         return True
-    if type(value) is not str or not 1 <= len(value) <= MAX_NAME:
-        raise Rejected(Reason.BAD_FIELD, f"{name} is not a text of 1 to {MAX_NAME} characters")
+    if name != "tenant" and event.type not in _NAMED_BY[name]:
+        return False
+    if type(value) is not str or not 1 <= len(value) <= MAX_NAME or len(value.encode()) > MAX_NAME:
+        raise Rejected(Reason.BAD_FIELD, f"{name} is not a text of 1 to {MAX_NAME} bytes")
     setattr(event, name, _checked_name(name, value))
     return True
+
+
+_NAMED_BY = {"model": (_PREDICTION, _LABEL), "series": (EventType.METRIC,)}
+"""Which events a name is the subject of; elsewhere it means nothing."""
 
 
 @functools.lru_cache(maxsize=4_096)

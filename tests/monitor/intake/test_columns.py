@@ -72,6 +72,14 @@ def test_new_fields_are_named_with_their_rows() -> None:
     assert {name: at.tolist() for name, at in batch.new_fields} == {"zip": [1, 2], "x": [2]}
 
 
+def test_names_of_fields_are_fit_to_be_shown() -> None:
+    nasty = "a" * 5_000 + "\n\x1b[31m"
+    known = {"age": 1, "region": "EU", "vip": True}
+    ((name, _),) = columns(rows({**known, nasty: 1})).new_fields
+    assert len(name) < 220 and name.isprintable()
+    assert infer_schema(rows({"age": 1, nasty: 1})).numeric == ("age",)
+
+
 def test_fields_beside_declared_ones_are_no_news() -> None:
     schema = infer_schema(REFERENCE, declared=["age"])
     assert columns(rows({"age": 1, "region": "EU", "zip": 1}), schema).new_fields == ()

@@ -1,0 +1,78 @@
+"""Incidents about the monitor itself: lost records, unusable references, stopped detectors, models beyond the limit.
+
+A condition that is checked at every start (`LASTING`) closes when a start finds it mended; one that only happens
+(`FADING`) closes when it has not happened for an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from alerts.incidents import Incident, Sighting
+from detectors.base import Finding, Measure, Severity, SubjectRef
+
+DAEMON = "daemon"
+"""Subject of these incidents."""
+QUIET_SECONDS = 3_600.0
+LASTING = ("reference:", "detector:", "anew:", "source:")
+FADING = ("lost:", "unwatched")
+
+
+class OwnHealth:
+    """Opens, feeds and closes incidents of kind `monitor_health` through `apply`."""
+
+    def __init__(self, apply: Callable[[Sighting], Incident | None], open_incidents: Iterable[Incident]) -> None:
+        self._apply = apply
+        self._last: dict[str, float] = {i.cause: 0.0 for i in open_incidents if i.subject == DAEMON}
+        self._raised: set[str] = set()
+
+    def begin(self, at: float) -> None:
+        """A session begins: what is open was last seen now."""
+        self._last = dict.fromkeys(self._last, at)
+
+    def tell(self, cause: str, measure: Measure, at: float, severity: Severity = "warning") -> None:
+        """Something is wrong. `cause` begins with one of LASTING or FADING."""
+        self._last[cause] = at
+        self._raised.add(cause)
+        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure,)))
+
+    def touch(self, cause: str, at: float) -> bool:
+        """It happened again: true where that is known already, and only the time is new."""
+        if cause not in self._last:
+            return False
+        self._last[cause] = at
+        return True
+
+    def fade(self, at: float) -> None:
+        """Close what has not happened for long."""
+        for cause in [c for c, last in self._last.items() if c.startswith(FADING) and at - last > QUIET_SECONDS]:
+            self._close(cause, at)
+
+    def mended(self, at: float) -> None:
+        """A start is complete: close lasting conditions that it did not find."""
+        for cause in [c for c in self._last if c.startswith(LASTING) and c not in self._raised]:
+            self._close(cause, at)
+
+    def _close(self, cause: str, at: float) -> None:
+        del self._last[cause]
+        self._raised.discard(cause)
+        self._apply(self._sighting(cause, "recover", at, "info", "monitor", ()))
+
+    def _sighting(
+        self, cause: str, action: str, at: float, severity: Severity, detector: str, measures: tuple[Measure, ...]
+    ) -> Sighting:
+        finding = Finding(
+            detector=detector,
+            kind="monitor_health",
+            account="rules",
+            severity=severity,
+            time=at,
+            row=-1,
+            position=0,
+            subjects=tuple(SubjectRef("series", m.stream) for m in measures),
+            onset=at,
+            measures=measures,
+            cause=cause,
+            action="open" if action == "open" else "recover",
+        )
+        return Sighting(finding, DAEMON, None, "", f"{cause}/{at:.3f}", None)

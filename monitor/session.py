@@ -1,0 +1,236 @@
+"""One holding of the lease: state is loaded from SQL, partitions are owned, records are consumed and committed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+
+import structlog
+
+from monitor.assembly import pipeline_settings
+from monitor.clock import Clock
+from monitor.config import Config
+from monitor.delivery import Delivery
+from monitor.intake.alignment import Aligner
+from monitor.intake.identity import Pseudonyms, derive_key
+from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
+from monitor.metrics import Metrics
+from monitor.pipeline import Pipeline
+from monitor.startup import claim_partitions, load_state
+from monitor.state.errors import StoreUnavailable
+from monitor.state.lease import Lease
+from monitor.state.store import StateStore
+from monitor.state.unit import CommitUnit
+
+log = structlog.get_logger(__name__)
+LEASE_SECONDS = 9.0
+"""A successor takes over this long after its predecessor died; a renewal comes every third of it."""
+TICK_SECONDS = 1.0
+DISCOVER_SECONDS = 10.0
+POLL_SECONDS = 0.2
+POLL_RECORDS = 1_000
+MAX_TRAIL = 600
+"""Ticks and slices after which a commit is due even if no record came: state that time changes is stored too."""
+MAX_PENDING = 50_000
+"""Records after which a commit is due whatever the interval: a restart reads at most this many again."""
+RETRY_SECONDS = (0.2, 5.0)
+"""Waits between tries while the database is away: the first, and the longest."""
+
+
+@dataclass(slots=True)
+class Condition:
+    """What the probes answer. Written by the loop, read by the HTTP thread."""
+
+    healthy_at: float
+    ready: bool = False
+    text: str = "starting"
+
+    def beat(self, clock: Clock) -> None:
+        """The loop comes round."""
+        self.healthy_at = clock.monotonic()
+
+    def say(self, ready: bool, text: str) -> None:
+        """Whether it is ready, and a line that says why or why not."""
+        self.ready, self.text = ready, text
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a session shares with the daemon."""
+
+    config: Config
+    clock: Clock
+    metrics: Metrics
+    condition: Condition
+    store: StateStore
+    delivery: Delivery
+
+
+class Session:
+    """Begins with what SQL has; ends with a last commit, or by an exception that leaves SQL as it was."""
+
+    def __init__(self, parts: Parts, lease: Lease, source: Source, key: bytes) -> None:
+        self.parts = parts
+        self.lease = lease
+        self.source = source
+        config = parts.config
+        networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
+        self.pseudonyms = Pseudonyms(key, networks)
+        settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
+        self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
+        self.aligner = Aligner()
+        self._left: list[Polled] = []
+        """What polls brought while the database was away."""
+        now = parts.clock.monotonic()
+        self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = now
+
+    def run(self, stop: threading.Event) -> None:
+        """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
+        load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
+        try:
+            self._consume(stop)
+        except SourceError as error:
+            self.pipeline.stopped(str(error), self.parts.clock.now())
+            self._tick()
+            self._commit(stop)
+            raise
+        self._tick()
+        self._commit(stop)
+        log.info("committed and stopping", positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
+
+    def _consume(self, stop: threading.Event) -> None:
+        owned = False
+        while not stop.is_set():
+            self._keep_alive()
+            owned = owned or self._own()
+            if owned:
+                self._poll()
+            else:
+                stop.wait(TICK_SECONDS)
+            self._keep_time(stop)
+
+    def _keep_alive(self) -> None:
+        """Renew the lease when it is time, and say that the loop comes round."""
+        self.parts.condition.beat(self.parts.clock)
+        now = self.parts.clock.monotonic()
+        if now - self._last_renewal >= LEASE_SECONDS / 3:
+            self._last_renewal = now
+            self.lease = self.parts.store.renew(self.lease)
+
+    def _own(self) -> bool:
+        """Own every partition there is; those already owned go on where the pipeline is. False: no broker answers."""
+        try:
+            claim_partitions(self.parts.store, self.lease, self.source, self.pipeline, self.parts.clock.now())
+        except SourceUnavailable as error:
+            self.parts.condition.say(False, f"Kafka: {error}")
+            log.warning("no broker answers: trying again", reason=str(error))
+            return False
+        # The source goes back to what the pipeline has taken; records that waited come again.
+        self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.parts.clock.monotonic())
+        self._say_condition()
+        return True
+
+    def _say_condition(self) -> None:
+        owned = len(self.pipeline.partitions)
+        trouble = self.source.condition
+        self.parts.condition.say(owned > 0 and trouble is None, trouble or f"active: {owned} partitions")
+
+    def _poll(self) -> None:
+        left, self._left = self._left, []
+        for polled in [*left, self.source.poll(POLL_SECONDS, POLL_RECORDS)]:
+            self._take(polled)
+        now = self.parts.clock.now()
+        for partition, records in self.aligner.take(self.parts.clock.monotonic()):
+            self.pipeline.feed(partition.topic, partition.partition, records)
+            self.parts.metrics.last_record.set(now)
+
+    def _take(self, polled: Polled) -> None:
+        """Losses come before the records that follow them, and after those that wait."""
+        for loss in polled.losses:
+            log.error("records lost", topic=loss.topic, partition=loss.partition, lost=loss.lost)
+            waiting = self.aligner.flush(TopicPartition(loss.topic, loss.partition))
+            self.pipeline.feed(loss.topic, loss.partition, waiting)
+            self.pipeline.lose(loss, self.parts.clock.now())
+        for partition, records in polled.records:
+            self.aligner.add(partition, records, self.parts.clock.monotonic())
+
+    def _keep_time(self, stop: threading.Event) -> None:
+        """What is due by the clock: tick, commit, renewal of the lease, new partitions."""
+        now = self.parts.clock.monotonic()
+        if now - self._last_tick >= TICK_SECONDS:
+            self._last_tick = now
+            self._tick()
+            for command in self.parts.store.pending_commands():
+                self.pipeline.apply_command(command)
+            due = now - self._last_commit >= self.parts.config.store.commit_interval.total_seconds()
+            work = self.pipeline.pending or self.pipeline.trail_length > MAX_TRAIL
+            if self.pipeline.urgent or self.pipeline.pending >= MAX_PENDING or (due and work):
+                self._commit(stop)
+        if now - self._last_discovery >= DISCOVER_SECONDS:
+            self._last_discovery = now
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """New partitions, the condition of the brokers, lag. Each question may take seconds."""
+        found = set(self.source.discover())
+        self._keep_alive()
+        if found != {TopicPartition(*key) for key in self.pipeline.partitions}:
+            self._own()
+            self._keep_alive()
+        self._say_condition()
+        self._show_lag()
+
+    def _tick(self) -> None:
+        self.pipeline.tick(self.parts.clock.now())
+
+    def _commit(self, stop: threading.Event) -> None:
+        """Store everything since the last commit in one transaction, however long the database takes to answer."""
+        unit = self.pipeline.take_unit(self.parts.clock.now())
+        unit.identities = self.pseudonyms.take_new()
+        begin = self.parts.clock.monotonic()
+        self._store(unit, stop)
+        now = self.parts.clock.monotonic()
+        self._last_commit = self._last_renewal = now
+        metrics = self.parts.metrics
+        metrics.commits.inc()
+        metrics.commit_seconds.observe(now - begin)
+        metrics.last_commit.set(self.parts.clock.now())
+        if unit.incidents:
+            self.parts.delivery.wake()
+            self._show_open()
+        self.source.hint({TopicPartition(t, p): o for (t, p), o in self.pipeline.positions().items()})
+
+    def _store(self, unit: CommitUnit, stop: threading.Event) -> None:
+        """Commit; while the database is away, keep polling with everything paused, so that nothing piles up."""
+        wait, longest = RETRY_SECONDS
+        paused = False
+        while True:
+            try:
+                self.parts.store.commit(unit, self.lease)
+                break
+            except StoreUnavailable as error:
+                self.parts.metrics.commit_failures.inc()
+                self.parts.condition.say(False, f"database: {error}")
+                log.warning("commit failed: trying again", error=str(error))
+                if stop.is_set():
+                    raise
+                self.source.pause()
+                paused = True
+                self._left.append(self.source.poll(wait * random.uniform(0.5, 1.0), 1))
+                self.parts.condition.beat(self.parts.clock)
+                wait = min(2 * wait, longest)
+        if paused:
+            self.source.resume()
+            self._say_condition()
+
+    def _show_lag(self) -> None:
+        for partition, lag in self.source.lag().items():
+            self.parts.metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
+
+    def _show_open(self) -> None:
+        gauge = self.parts.metrics.open
+        gauge.clear()
+        for incident in self.pipeline.book.open():
+            if self.parts.metrics.admits("model", incident.subject):
+                gauge.labels(incident.model or "", incident.kind, incident.severity).inc()

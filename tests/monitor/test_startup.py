@@ -1,0 +1,105 @@
+"""Starts that find something wrong: a bad reference, another reference, state of another build. The daemon goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from alerts.incidents import Incident
+from monitor.config import Config
+from monitor.demo.traffic import CreditTraffic, write_events
+from monitor.intake.sources.memory import MemoryBroker
+from monitor.state.store import open_store
+from tests.crash.runner import configuration, fill, run
+
+START = 1_763_625_600.0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    write_events(tmp_path / "reference.jsonl", CreditTraffic(3).reference(500))
+    return configuration(tmp_path)
+
+
+def start(config: Config, n: int, broker: MemoryBroker | None = None) -> MemoryBroker:
+    """Run a daemon to the end of n further honest events."""
+    events = [msgspec.json.encode(e) for e in CreditTraffic(3).events(n, START, 100.0)]
+    if broker is None:
+        broker = MemoryBroker()
+        fill(broker, events, 1)
+    else:
+        for event in events:
+            broker.produce("predictions", 0, event)
+    assert run(config, broker, None) == 0
+    return broker
+
+
+def health(config: Config) -> list[Incident]:
+    store = open_store(config.store.url.url, "crash")
+    found = [i for i in store.incidents() if i.kind == "monitor_health"]
+    store.close()
+    return found
+
+
+def state(config: Config) -> str:
+    store = open_store(config.store.url.url, "crash")
+    (model,) = store.status()["models"]
+    store.close()
+    return str(model["state"])
+
+
+@pytest.mark.parametrize(
+    "content", [None, "not json\n", '{"features": {}}\n', ""], ids=["missing", "bad", "bare", "empty"]
+)
+def test_a_model_with_an_unusable_reference_is_off_and_said(
+    config: Config, tmp_path: Path, content: str | None
+) -> None:
+    reference = tmp_path / "reference.jsonl"
+    good = reference.read_bytes()
+    reference.unlink()
+    if content is not None:
+        reference.write_text(content)
+    broker = start(config, 300)
+    (incident,) = health(config)
+    assert incident.status == "open" and incident.severity == "warning" and state(config) == "off"
+
+    reference.write_bytes(good)
+    start(config, 300, broker)
+    assert [i.status for i in health(config)] == ["resolved"] and state(config) == "watching"
+
+
+def test_an_approved_reference_stays_in_force_when_the_file_breaks_or_changes(config: Config, tmp_path: Path) -> None:
+    reference = tmp_path / "reference.jsonl"
+    broker = start(config, 300)
+    assert health(config) == []
+    reference.write_text("half a li")
+    start(config, 300, broker)
+    assert state(config) == "watching" and [i.severity for i in health(config)] == ["warning"]
+
+    write_events(reference, CreditTraffic(9).reference(500))
+    start(config, 300, broker)
+    store = open_store(config.store.url.url, "crash")
+    versions = [(r.version, r.reference.approved_by) for r in store.references("model:/credit-risk")]
+    store.close()
+    assert versions == [(1, "configuration"), (2, None)]
+    assert state(config) == "watching"
+
+
+def test_damaged_pages_start_their_detector_anew_and_counts_stay(config: Config) -> None:
+    import sqlalchemy as sa
+
+    broker = start(config, 1_000)
+    engine = sa.create_engine(config.store.url.url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE state_pages SET data = zeroblob(40) WHERE detector IN ('field_rule', 'watch.counts')")
+        )
+    engine.dispose()
+    start(config, 500, broker)
+    store = open_store(config.store.url.url, "crash")
+    (model,) = store.status()["models"]
+    store.close()
+    assert model["predictions"] == 1_500
+    assert {i.severity for i in health(config)} == {"info"} and any("field_rule" in i.why for i in health(config))
