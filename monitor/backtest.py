@@ -5,6 +5,7 @@ Identifiers stay in clear. Time is that of the events, so the same files give th
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def _pipeline(config: Config, rules: TopicRules, introduce: Callable[[Watch], No
         watch=lambda model, tenant: watch_settings(config.model_settings(model, tenant), config.detectors),
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
+        max_dead_letters=sys.maxsize,
         introduce=introduce,
     )
     return Pipeline(settings, Metrics())

@@ -40,8 +40,6 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
-MAX_DEAD_LETTERS = 1_000
-"""Dead letters kept of one commit; the rest are counted only, or a flood of bad records would fill the database."""
 SHADOW = "@shadow"
 """A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
 
@@ -65,6 +63,8 @@ class PipelineSettings:
     """Models the configuration names: watched whatever `max_models` says."""
     max_models: int = 200
     digest_key: bytes = b"modelwarden"
+    max_dead_letters: int = 1_000
+    """Kept of one commit; the rest are counted only, or a flood of bad records would fill the database."""
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -116,7 +116,7 @@ class Pipeline:
         intake = self.settings.intakes[topic]
         for record in fresh:
             events, bad = self._decode(intake, record)
-            room = MAX_DEAD_LETTERS - len(self._unit.dead_letters)
+            room = self.settings.max_dead_letters - len(self._unit.dead_letters)
             self._unit.dead_letters += bad[:room]
             self.metrics.dead_letters_dropped.inc(max(0, len(bad) - room))
             whole = any(letter.row < 0 for letter in bad)

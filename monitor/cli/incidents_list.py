@@ -24,7 +24,7 @@ _NOT_RESOLVED: Final = (StatusName.OPEN, StatusName.ACKNOWLEDGED, StatusName.SIL
 
 
 def incidents_list(
-    every: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    unresolved: Annotated[bool, typer.Option("--open", help="Only those that are not resolved.")] = False,
     status: Annotated[list[StatusName] | None, typer.Option(help="Only these; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only of this kind, such as feature_drift.")] = None,
@@ -32,19 +32,16 @@ def incidents_list(
     config: ConfigFile = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
-    """List incidents, newest first.
-
-    Without --all or --status those that are not resolved.
-    """
-    if every and status:
-        raise typer.BadParameter("Give either --all or --status.")
+    """List incidents, newest first."""
+    if unresolved and status:
+        raise typer.BadParameter("Give either --open or --status.")
     settings = need_config(config)
     if kind is not None:
         _check_kind(kind)
     from alerts.render import incident_json, pseudonyms_in
     from monitor.cli.stored import resolver, stored
 
-    wanted = [s.value for s in (status or ([] if every else _NOT_RESOLVED))]
+    wanted = [s.value for s in (status or (_NOT_RESOLVED if unresolved else []))]
     with stored(settings) as store:
         found = store.incidents(status=wanted, model=model, kind=kind, limit=limit)
         resolve = resolver(settings, store, (name for incident in found for name in pseudonyms_in(incident)))
@@ -54,7 +51,7 @@ def incidents_list(
     elif rows:
         print_table("", ("id", "severity", "kind", "model", "status", "opened", "subjects", "why"), map(_row, rows))
     else:
-        print_line("No incidents." if every or status else "No open incidents.")
+        print_line("No open incidents." if unresolved else "No incidents.")
 
 
 def _check_kind(kind: str) -> None:

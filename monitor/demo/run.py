@@ -219,7 +219,7 @@ class _Demo:
             first = min(i.opened_at for i in self._drift_incidents(producer, follower))
             delay = first - producer.begin - self.timeline.honest
             self._plain(f"first      {self.first_after:.1f} s after the start, event time {delay:.1f} s into the drift")
-        self._plain(f"look next  {_command()} incidents list --all --config {place.config}")
+        self._plain(f"look next  {_command()} incidents list --config {place.config}")
         self._plain(f"           database {place.database}")
         self._plain(f"           metrics  {place.metrics_url} (while a daemon runs)")
 

@@ -125,7 +125,7 @@ class Deployment:
 
     def incidents(self) -> list[tuple[str, str, str | None, tuple[str, ...]]]:
         """(id, kind, model, subjects) of all incidents, in order of opening."""
-        found = self.json("incidents", "list", "--all", "--limit", "1000")
+        found = self.json("incidents", "list", "--limit", "1000")
         ordered = sorted(found, key=lambda i: (i["opened_at"], i["id"]))
         return [(i["id"], i["kind"], i["model"], tuple(sorted(s["id"] for s in i["subjects"]))) for i in ordered]
 

@@ -71,9 +71,9 @@ def test_an_incident_is_one_alert_and_then_resolved(
         wait_until(lambda: len(firing()) == 1, 40, "the alert is told again after a restart")
 
         send(4_000, broken=False)
-        wait_until(lambda: place.json("incidents", "list") == [], 30, "the incident closes")
+        wait_until(lambda: place.json("incidents", "list", "--open") == [], 30, "the incident closes")
         wait_until(lambda: firing() == [], 40, "the alert is resolved")
-        (closed,) = place.json("incidents", "list", "--all")
+        (closed,) = place.json("incidents", "list")
         assert closed["status"] == "resolved" and closed["resolved_at"]
 
         assert promtool.check_metrics(daemon.metrics()) == ""

@@ -81,13 +81,13 @@ def test_an_unknown_model_is_named_with_those_that_are_known(filled: Place, argu
 @pytest.mark.parametrize(
     ("arguments", "ids"),
     [
-        ([], ["inc_seen", "inc_open"]),
-        (["--all"], ["inc_over", "inc_seen", "inc_open"]),
+        ([], ["inc_over", "inc_seen", "inc_open"]),
+        (["--open"], ["inc_seen", "inc_open"]),
         (["--status", "resolved"], ["inc_over"]),
         (["--status", "resolved", "--status", "open"], ["inc_over", "inc_open"]),
-        (["--all", "--model", "credit-risk"], ["inc_seen", "inc_open"]),
-        (["--all", "--kind", "unusual_client"], ["inc_seen"]),
-        (["--all", "--limit", "1"], ["inc_over"]),
+        (["--open", "--model", "credit-risk"], ["inc_seen", "inc_open"]),
+        (["--kind", "unusual_client"], ["inc_seen"]),
+        (["--limit", "1"], ["inc_over"]),
         (["--model", "nope"], []),
     ],
 )
@@ -124,5 +124,5 @@ def test_an_unknown_incident_exits_1(filled: Place, command: str) -> None:
 
 def test_the_group_of_the_configuration_is_the_one_shown(filled: Place) -> None:
     filled.config.write_text(filled.config.read_text().replace("group: g", "group: other"))
-    assert filled.json("incidents", "list", "--all") == []
+    assert filled.json("incidents", "list") == []
     assert filled.runner.invoke(app, ["status", "--config", str(filled.config)]).exit_code == 0

@@ -75,7 +75,7 @@ def test_the_story_ends_well_when_the_incident_has_opened_and_closed(pretend: Pr
     assert counts is not None and counts[1] == counts[2]
     assert int(counts[1].replace(",", "")) > 350 * 4
     assert "40 honest ones simulated" in said and "incidents  1 opened, 0 of them still open" in said
-    assert f"modelwarden incidents list --all --config {tmp_path / 'modelwarden.yaml'}" in said
+    assert f"modelwarden incidents list --config {tmp_path / 'modelwarden.yaml'}" in said
 
 
 @pytest.mark.usefixtures("short_story")
