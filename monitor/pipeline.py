@@ -108,23 +108,22 @@ class Pipeline:
     def feed(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Take records of one partition. Offsets below the expected one are dropped, gaps are counted."""
         place = self.partitions[topic, partition]
-        begin = place.next
-        fresh = [r for r in records if r.offset >= begin]
+        begin = expected = place.next
+        fresh = []
+        for record in records:
+            if record.offset >= expected:
+                fresh.append(record)
+                expected = record.offset + 1
         if not fresh:
             return
         rejected = rows_rejected = corrected = unknown = 0
         intake = self.settings.intakes[topic]
         for record in fresh:
             events, bad = self._decode(intake, record)
-            room = self.settings.max_dead_letters - len(self._unit.dead_letters)
-            self._unit.dead_letters += bad[:room]
-            self.metrics.dead_letters_dropped.inc(max(0, len(bad) - room))
-            whole = any(letter.row < 0 for letter in bad)
-            for letter in bad:
-                counter = self.metrics.rejected if letter.row < 0 else self.metrics.rows_rejected
-                counter.labels(topic, letter.reason.value).inc()
-            rejected += whole
-            rows_rejected += 0 if whole else len(bad)
+            if bad:
+                whole = self._keep(topic, bad)
+                rejected += whole
+                rows_rejected += 0 if whole else len(bad)
             for event in events:
                 corrected += event.time_corrected
                 unknown += event.unknown_fields
@@ -272,6 +271,16 @@ class Pipeline:
         self.urgent = True
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _keep(self, topic: str, letters: Sequence[DeadLetter]) -> bool:
+        """Count the dead letters of a record, and keep them up to a bound. True when the whole record is refused."""
+        room = max(0, self.settings.max_dead_letters - len(self._unit.dead_letters))
+        self._unit.dead_letters += letters[:room]
+        self.metrics.dead_letters_dropped.inc(max(0, len(letters) - room))
+        for letter in letters:
+            counter = self.metrics.rejected if letter.row < 0 else self.metrics.rows_rejected
+            counter.labels(topic, letter.reason.value).inc()
+        return any(letter.row < 0 for letter in letters)
 
     def _decode(self, intake: Intake, record: Record) -> tuple[list[Event], list[DeadLetter]]:
         """Events and dead letters of one record; whatever it holds, nothing is raised."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 import structlog
@@ -82,6 +83,7 @@ class Session:
         self.aligner = Aligner()
         self._left: list[Polled] = []
         """What polls brought while the database was away."""
+        self._shown_open: set[tuple[str, str, str]] = set()
         now = parts.clock.monotonic()
         self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = now
 
@@ -126,7 +128,8 @@ class Session:
             self.parts.condition.say(False, f"Kafka: {error}")
             log.warning("no broker answers: trying again", reason=str(error))
             return False
-        # The source goes back to what the pipeline has taken; records that waited come again.
+        # The source goes back to what the pipeline has taken; records and losses that waited come again.
+        self._left.clear()
         self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.parts.clock.monotonic())
         self._say_condition()
         return True
@@ -229,8 +232,12 @@ class Session:
             self.parts.metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
 
     def _show_open(self) -> None:
-        gauge = self.parts.metrics.open
-        gauge.clear()
-        for incident in self.pipeline.book.open():
-            if self.parts.metrics.admits("model", incident.subject):
-                gauge.labels(incident.model or "", incident.kind, incident.severity).inc()
+        metrics = self.parts.metrics
+        shown = Counter(
+            (i.model or "", i.kind, i.severity) for i in self.pipeline.book.open() if metrics.admits("model", i.subject)
+        )
+        for labels in self._shown_open - shown.keys():
+            metrics.open.remove(*labels)
+        for labels, number in shown.items():
+            metrics.open.labels(*labels).set(number)
+        self._shown_open = set(shown)
