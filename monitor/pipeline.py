@@ -231,13 +231,9 @@ class Pipeline:
         """All is loaded: conditions of earlier starts that are gone are closed."""
         self.health.mended(self._now)
 
-    def watch_of(self, subject: str) -> Watch:
-        """The watch of a subject (`model:tenant/name`), made if need be."""
-        return self._watch_of(subject)
-
     def listed_watch(self, model: str, tenant: str) -> Watch:
         """The watch of a model that the configuration lists: made whatever the limits say."""
-        return self._watch_of(f"model:{tenant}/{model}")
+        return self.watch_of(f"model:{tenant}/{model}")
 
     def add_reference(self, row: ReferenceRow) -> None:
         """Store a version of a reference in the next commit."""
@@ -332,9 +328,10 @@ class Pipeline:
         if not listed and len(self.watches) >= self.settings.max_models:
             self._too_many()
             return None
-        return self._watch_of(subject)
+        return self.watch_of(subject)
 
-    def _watch_of(self, subject: str) -> Watch:
+    def watch_of(self, subject: str) -> Watch:
+        """The watch of a subject (`model:tenant/name`), made if need be."""
         watch = self.watches.get(subject)
         if watch is None:
             tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")

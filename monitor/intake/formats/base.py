@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from monitor.intake.events import Decoded, Event, Record
+from monitor.intake.events import Decoded, Record
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.text import clean
 
@@ -106,11 +106,6 @@ def formats() -> Mapping[str, Format]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
     return dict(sorted(_FORMATS.items()))
-
-
-def one(event: Event) -> Decoded:
-    """A record of one event, without bad rows."""
-    return Decoded([event], [])
 
 
 def identifier(value: Any) -> str | None:
