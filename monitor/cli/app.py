@@ -11,6 +11,7 @@ from monitor.cli.backtest import backtest
 from monitor.cli.check_config import check_config
 from monitor.cli.clients_show import clients_show
 from monitor.cli.demo import demo
+from monitor.cli.export_schema import export_schema
 from monitor.cli.failures import guarded
 from monitor.cli.healthcheck import healthcheck
 from monitor.cli.incidents_ack import incidents_ack
@@ -25,6 +26,7 @@ _STYLE: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pr
 app = typer.Typer(name="modelwarden", add_completion=False, **_STYLE)
 incidents = typer.Typer(help="See what is wrong, and say that it was seen.", **_STYLE)
 clients = typer.Typer(help="See who queries a model.", **_STYLE)
+export = typer.Typer(help="Print what other programs read.", **_STYLE)
 
 
 @app.callback()
@@ -51,6 +53,8 @@ _add(incidents, "ack", incidents_ack)
 app.add_typer(clients, name="clients")
 _add(clients, "show", clients_show)
 _add(app, "check-config", check_config)
+app.add_typer(export, name="export")
+_add(export, "schema", export_schema)
 _add(app, "migrate", migrate)
 _add(app, "healthcheck", healthcheck)
 _add(app, "version", version)

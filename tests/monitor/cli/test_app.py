@@ -25,7 +25,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
     "run", "demo", "backtest", "status", "incidents list", "incidents show", "incidents ack", "clients show",
-    "check-config", "migrate", "healthcheck", "version",
+    "check-config", "export schema", "migrate", "healthcheck", "version",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_a_missing_configuration_exits_78_where_one_is_needed(place: Place, comm
     assert result.exit_code == 78 and result.stdout == "" and "no configuration file" in result.stderr
 
 
-@pytest.mark.parametrize("command", [*NEED_ONE, "healthcheck", "backtest x", "demo", "version"])
+@pytest.mark.parametrize("command", [*NEED_ONE, "healthcheck", "backtest x", "demo", "export schema", "version"])
 def test_an_invalid_configuration_exits_78_with_file_line_and_key(place: Place, command: str) -> None:
     place.config.write_text("store:\n  commit_interval: never\n  colour: red\n")
     result = place.run(*command.split())
