@@ -17,13 +17,14 @@ from monitor.cli.healthcheck import healthcheck
 from monitor.cli.incidents_ack import incidents_ack
 from monitor.cli.incidents_list import incidents_list
 from monitor.cli.incidents_show import incidents_show
+from monitor.cli.init import init
 from monitor.cli.migrate import migrate
 from monitor.cli.run import run
 from monitor.cli.status import status
 from monitor.cli.version import print_version, version
 
 _STYLE: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-app = typer.Typer(name="modelwarden", add_completion=False, **_STYLE)
+app = typer.Typer(name="modelwarden", add_completion=True, **_STYLE)
 incidents = typer.Typer(help="See what is wrong, and say that it was seen.", **_STYLE)
 clients = typer.Typer(help="See who queries a model.", **_STYLE)
 export = typer.Typer(help="Print what other programs read.", **_STYLE)
@@ -52,6 +53,7 @@ _add(incidents, "show", incidents_show)
 _add(incidents, "ack", incidents_ack)
 app.add_typer(clients, name="clients")
 _add(clients, "show", clients_show)
+_add(app, "init", init)
 _add(app, "check-config", check_config)
 app.add_typer(export, name="export")
 _add(export, "schema", export_schema)

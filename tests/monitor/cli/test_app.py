@@ -25,7 +25,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
     "run", "demo", "backtest", "status", "incidents list", "incidents show", "incidents ack", "clients show",
-    "check-config", "export schema", "migrate", "healthcheck", "version",
+    "init", "check-config", "export schema", "migrate", "healthcheck", "version",
 ]  # fmt: skip
 
 
@@ -63,7 +63,9 @@ def test_a_missing_configuration_exits_78_where_one_is_needed(place: Place, comm
     assert result.exit_code == 78 and result.stdout == "" and "no configuration file" in result.stderr
 
 
-@pytest.mark.parametrize("command", [*NEED_ONE, "healthcheck", "backtest x", "demo", "export schema", "version"])
+@pytest.mark.parametrize(
+    "command", [*NEED_ONE, "healthcheck", "backtest x", "demo", "export schema", "init", "version"]
+)
 def test_an_invalid_configuration_exits_78_with_file_line_and_key(place: Place, command: str) -> None:
     place.config.write_text("store:\n  commit_interval: never\n  colour: red\n")
     result = place.run(*command.split())
@@ -176,3 +178,22 @@ def test_colours_only_on_a_terminal_and_never_with_no_color(filled: Place, proce
 
 def test_the_module_is_the_command(process: Start, tmp_path: Path) -> None:
     assert process("--version", cwd=tmp_path).communicate(timeout=30)[0] == f"modelwarden {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "sign"), [("bash", "complete -o default"), ("zsh", "#compdef"), ("fish", "--command")]
+)
+def test_completion_of_a_named_shell_needs_no_guess(process: Start, shell: str, sign: str) -> None:
+    child = process("--show-completion", shell, env={"SHELL": "/bin/nonsense"})
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, err) == (0, "") and sign in out and "_MODELWARDEN_COMPLETE" in out
+
+
+def test_an_unknown_shell_is_a_usage_error(process: Start) -> None:
+    child = process("--show-completion", "cmd")
+    assert "bash" in child.communicate(timeout=30)[1] and child.returncode == 2
+
+
+def test_the_completion_completes(process: Start) -> None:
+    asked = {"_MODELWARDEN_COMPLETE": "complete_bash", "COMP_WORDS": "modelwarden incidents l", "COMP_CWORD": "2"}
+    assert process(env=asked).communicate(timeout=30)[0].split() == ["list"]
