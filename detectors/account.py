@@ -86,6 +86,10 @@ class SumAccount:
         """The latches that are closed, oldest first."""
         return tuple(h.latch for h in self._held)
 
+    def members(self) -> dict[str, tuple[tuple[Stream, ...], float]]:
+        """The registered detectors: their streams, and their share relative to the others'."""
+        return {name: (m.streams, m.share) for name, m in self._members.items()}
+
     def register(
         self, detector: str, streams: Sequence[Stream], bets: Bets, share: float, outputs: Iterable[str] = ()
     ) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Batch, Finding, Measure
-from monitor.commands import apply_command
+from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
 from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, Rejected
@@ -256,12 +256,14 @@ class Pipeline:
         if watch.panel is None:
             watch.off = reason
 
-    def apply_command(self, command: Command) -> None:
+    def apply_command(self, command: Command, references: References) -> None:
         """Apply an operator's command, with its audit row, in the next commit."""
         if command.id in {result.id for result in self._unit.commands}:
             return
-        result, act = apply_command(self.book, command, self._now)
+        result, act, reference = apply_command(self.book, references, command, self._now)
         self._unit.commands.append(result)
+        if reference is not None:
+            self._unit.references.append(reference)
         if act is not None:
             self._unit.audit.append(act)
         self.urgent = True

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -80,11 +81,26 @@ def origin_of(stored: ReferenceRow) -> Origin:
     return "live" if stored.origin == "live" else "same_traffic" if stored.origin == "same_traffic" else "file"
 
 
-def in_force(stored: Sequence[ReferenceRow]) -> ReferenceRow | None:
-    """Of the versions of one subject, newest last: the newest approved one, else the newest provisional one."""
+class Version(Protocol):
+    """What of a version says whether it is in force."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def approved_at(self) -> float | None: ...
+
+
+V = TypeVar("V", bound=Version)
+
+
+def in_force(stored: Sequence[V]) -> V | None:
+    """Of the versions of one subject, newest last: the one approved last, else the newest provisional one.
+
+    An earlier version that is approved again is in force again.
+    """
     targets = [r for r in stored if r.role == "target"]
-    approved = [r for r in targets if r.approved_at is not None]
-    return (approved or targets)[-1] if targets else None
+    approved = [(r.approved_at, number) for number, r in enumerate(targets) if r.approved_at is not None]
+    return targets[max(approved)[1]] if approved else targets[-1] if targets else None
 
 
 def _lines(path: Path) -> Iterator[bytes]:

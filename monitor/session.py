@@ -165,7 +165,7 @@ class Session:
             self._last_tick = now
             self._tick()
             for command in self.parts.store.pending_commands():
-                self.pipeline.apply_command(command)
+                self.pipeline.apply_command(command, self.parts.store.references)
             due = now - self._last_commit >= self.parts.config.store.commit_interval.total_seconds()
             work = self.pipeline.pending or self.pipeline.trail_length > MAX_TRAIL
             if self.pipeline.urgent or self.pipeline.pending >= MAX_PENDING or (due and work):

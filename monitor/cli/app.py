@@ -19,6 +19,10 @@ from monitor.cli.incidents_list import incidents_list
 from monitor.cli.incidents_show import incidents_show
 from monitor.cli.init import init
 from monitor.cli.migrate import migrate
+from monitor.cli.reference_approve import reference_approve
+from monitor.cli.reference_build import reference_build
+from monitor.cli.reference_list import reference_list
+from monitor.cli.reference_show import reference_show
 from monitor.cli.run import run
 from monitor.cli.status import status
 from monitor.cli.version import print_version, version
@@ -27,6 +31,7 @@ _STYLE: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pr
 app = typer.Typer(name="modelwarden", add_completion=True, **_STYLE)
 incidents = typer.Typer(help="See what is wrong, and say that it was seen.", **_STYLE)
 clients = typer.Typer(help="See who queries a model.", **_STYLE)
+reference = typer.Typer(help="What models are judged against.", **_STYLE)
 export = typer.Typer(help="Print what other programs read.", **_STYLE)
 
 
@@ -53,6 +58,11 @@ _add(incidents, "show", incidents_show)
 _add(incidents, "ack", incidents_ack)
 app.add_typer(clients, name="clients")
 _add(clients, "show", clients_show)
+app.add_typer(reference, name="reference")
+_add(reference, "list", reference_list)
+_add(reference, "show", reference_show)
+_add(reference, "approve", reference_approve)
+_add(reference, "build", reference_build)
 _add(app, "init", init)
 _add(app, "check-config", check_config)
 app.add_typer(export, name="export")

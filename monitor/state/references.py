@@ -20,6 +20,20 @@ class StoredReference(NamedTuple):
     reference: ReferenceRow
 
 
+class ReferenceSummary(NamedTuple):
+    """A stored version without its rows."""
+
+    subject: str
+    role: str
+    version: int
+    rows: int | None
+    origin: str
+    content_hash: str
+    created_at: float
+    approved_at: float | None
+    approved_by: str | None
+
+
 def store(db: Database, connection: Connection, found: Sequence[ReferenceRow]) -> None:
     """A new content becomes the next version; a known one takes the approval, if the row has one."""
     for reference in found:
@@ -51,3 +65,16 @@ def load(db: Database, subject: str) -> list[StoredReference]:
         StoredReference(row.version, ReferenceRow(**{name: getattr(row, name) for name in ReferenceRow._fields}))
         for row in found
     ]
+
+
+def summaries(db: Database) -> list[ReferenceSummary]:
+    """All versions of all subjects, by subject, role and version."""
+    names = [name for name in ReferenceSummary._fields if name != "rows"]
+    query = (
+        sa.select(*(references.c[name] for name in names), references.c.meta)
+        .where(references.c.group_id == db.group)
+        .order_by(references.c.subject, references.c.role, references.c.version)
+    )
+    with db.read() as connection:
+        found = connection.execute(query).all()
+    return [ReferenceSummary(**{n: getattr(row, n) for n in names}, rows=row.meta.get("rows")) for row in found]

@@ -17,7 +17,7 @@ from monitor.state.lease import Lease
 from monitor.state.notified import NotifiedAlert
 from monitor.state.outbox import OutboxCounts, OutboxMessage
 from monitor.state.reader import DamagedPage, RecordedCommit
-from monitor.state.references import StoredReference
+from monitor.state.references import ReferenceSummary, StoredReference
 from monitor.state.status import status
 from monitor.state.unit import CommandResult, CommitUnit, IdentityRow, Position, StatePage, SubjectRow
 
@@ -101,6 +101,10 @@ class StateStore:
     def references(self, subject: str) -> list[StoredReference]:
         """All versions of a subject's references, by role and version."""
         return references.load(self.db, subject)
+
+    def reference_versions(self) -> list[ReferenceSummary]:
+        """All versions of all subjects' references, without their rows."""
+        return references.summaries(self.db)
 
     def pending_commands(self) -> list[Command]:
         """Commands that no commit has answered, in the order they were asked."""

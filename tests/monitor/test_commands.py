@@ -10,6 +10,7 @@ import pytest
 from alerts.incidents import Incident, IncidentBook, IncidentSubject
 from monitor.commands import ACKNOWLEDGE, apply_command, apply_without_daemon
 from monitor.state.commands import Command
+from monitor.state.references import StoredReference
 from monitor.state.store import StateStore, open_store
 from monitor.state.unit import CommitUnit
 
@@ -25,9 +26,14 @@ def command(name: str = ACKNOWLEDGE, **arguments: object) -> Command:
     return Command(3, "ann", name, dict(arguments), 0.0)
 
 
+def none(subject: str) -> list[StoredReference]:
+    """No references."""
+    return []
+
+
 def test_an_acknowledgement_changes_the_incident_and_is_audited() -> None:
     book = IncidentBook([INCIDENT])
-    result, audit = apply_command(book, command(incident="inc_1"), 7.0)
+    result, audit, _ = apply_command(book, none, command(incident="inc_1"), 7.0)
     assert (result.id, result.ok, result.message) == (3, True, "inc_1 acknowledged by ann")
     assert audit is not None
     assert (audit.at, audit.actor, audit.action, audit.subject) == (7.0, "ann", ACKNOWLEDGE, "inc_1")
@@ -39,8 +45,8 @@ def test_an_acknowledgement_changes_the_incident_and_is_audited() -> None:
 )
 def test_what_cannot_be_done_is_answered_and_changes_nothing(refused: Command) -> None:
     book = IncidentBook([INCIDENT])
-    result, audit = apply_command(book, refused, 7.0)
-    assert not result.ok and result.message and audit is None
+    result, audit, reference = apply_command(book, none, refused, 7.0)
+    assert not result.ok and result.message and audit is None and reference is None
     assert book.take_changes() == []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monitor.cli import incidents_ack
+from monitor.cli import acts
 from monitor.commands import apply_without_daemon
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_with_a_daemon_the_daemon_does_it(filled: Place) -> None:
 
 
 def test_a_daemon_that_does_not_answer_leaves_it_queued(filled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incidents_ack, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(acts, "WAIT_SECONDS", 0.5)
     with filled.store() as store:
         assert store.acquire_lease("daemon", 60.0) is not None
         result = filled.run("incidents", "ack", "inc_open")

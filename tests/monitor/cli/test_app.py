@@ -25,7 +25,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
     "run", "demo", "backtest", "status", "incidents list", "incidents show", "incidents ack", "clients show",
-    "init", "check-config", "export schema", "migrate", "healthcheck", "version",
+    "init", "check-config", "export schema", "reference list", "reference show",
+    "reference approve", "reference build", "migrate", "healthcheck", "version",
 ]  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def test_usage_errors_exit_2(place: Place, arguments: list[str]) -> None:
 
 
 NEED_ONE = ["run", "status", "migrate", "check-config", "incidents list", "incidents show i", "incidents ack i",
-            "clients show --model m"]  # fmt: skip
+            "clients show --model m", "reference list", "reference show --model m",
+            "reference approve --model m --version 1"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", NEED_ONE)
@@ -64,7 +66,8 @@ def test_a_missing_configuration_exits_78_where_one_is_needed(place: Place, comm
 
 
 @pytest.mark.parametrize(
-    "command", [*NEED_ONE, "healthcheck", "backtest x", "demo", "export schema", "init", "version"]
+    "command",
+    [*NEED_ONE, "healthcheck", "backtest x", "demo", "export schema", "init", "reference build x --model m", "version"],
 )
 def test_an_invalid_configuration_exits_78_with_file_line_and_key(place: Place, command: str) -> None:
     place.config.write_text("store:\n  commit_interval: never\n  colour: red\n")

@@ -1,0 +1,135 @@
+"""`modelwarden reference build`: check a file of rows and write it as a reference."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monitor.cli.failures import CommandError, say
+from monitor.cli.options import ConfigFile, Output, OutputFormat, read_config
+from monitor.cli.output import print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from detectors.reference import Reference
+    from monitor.intake.events import Event
+
+
+def reference_build(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Predictions as JSON lines, plain or .gz.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    tenant: Annotated[str, typer.Option(help="Its tenant.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reference here; new, or .gz.")] = None,
+    config: ConfigFile = None,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Check a file of rows, show what a reference made of it would hold, and write it with --out.
+
+    What is written has features and answers only: no client, no id. A configuration that is there gives the
+    model its features and classes.
+    """
+    settings = read_config(config)
+    if out is not None and out.exists():
+        raise CommandError(f"{out} exists already: name a new file")
+    from monitor.assembly import reference_rules, watch_settings
+    from monitor.config import Config
+    from monitor.intake.formats.base import formats
+    from monitor.references import MAX_ROWS, read_reference
+    from monitor.watch import Watch
+
+    settings = settings or Config()
+    rows = read_reference(file, formats()["native"], reference_rules(settings))
+    entry = settings.model_settings(model, tenant)
+    watch = Watch(f"model:{tenant}/{model}", model, tenant, watch_settings(entry, settings.detectors))
+    reference = watch.prepare(rows, entry.reference_is).reference
+    if len(rows) >= MAX_ROWS:
+        say(f"{file}: the first {MAX_ROWS:,} rows are taken; more teach nothing new")
+    if out is not None:
+        _write(out, rows)
+    summary = {"model": model, "rows": len(reference), "content_hash": reference.version}
+    summary |= {"out": None if out is None else str(out), "fields": list(_fields(reference))}
+    if output is Output.JSON:
+        print_json(summary)
+    else:
+        _print(file, summary)
+
+
+def _print(file: Path, summary: dict[str, Any]) -> None:
+    print_line(f"{file}: {summary['rows']:,} rows, {len(summary['fields'])} columns, content {summary['content_hash']}")
+    columns = ("column", "role", "kind", "missing", "unusable", "#values")
+    shares = ((f"{f['missing']:.1%}", f"{f['unusable']:.1%}") for f in summary["fields"])
+    cells = zip(summary["fields"], shares, strict=True)
+    print_table("", columns, ((f["name"], f["role"], f["kind"], *share, f["values"]) for f, share in cells))
+    if summary["out"] is not None:
+        print_line(f"{summary['out']} written; name it under models.{summary['model']}.reference")
+
+
+def _fields(reference: Reference) -> Iterator[dict[str, Any]]:
+    """Every column with its kind, and the shares of rows whose value is missing or not of that kind."""
+    import numpy as np
+
+    from detectors.base import ABSENT_CODE, MISTYPED_CODE, NULL_CODE, Cell
+
+    rows, n = reference.rows, max(len(reference), 1)
+    for role, table in (("input", rows.numeric), ("output", rows.outputs_numeric)):
+        for j, name in enumerate(table.names):
+            status = table.status[:, j]
+            missing = int(np.isin(status, (Cell.NULL, Cell.ABSENT)).sum())
+            wrong = int((status != Cell.VALID).sum()) - missing
+            values = len(np.unique(table.values[status == Cell.VALID, j]))
+            yield _field(name, role, "numeric", missing / n, wrong / n, values)
+    for role, column in (("input", rows.category), ("output", rows.outputs_category)):
+        for j, name in enumerate(column.names):
+            missing = int(np.isin(column.codes[:, j], (NULL_CODE, ABSENT_CODE)).sum())
+            wrong = int((column.codes[:, j] == MISTYPED_CODE).sum())
+            yield _field(name, role, "categorical", missing / n, wrong / n, len(column.vocabulary[j]))
+
+
+def _field(name: str, role: str, kind: str, missing: float, wrong: float, values: int) -> dict[str, Any]:
+    shares = {"missing": round(missing, 6), "unusable": round(wrong, 6)}
+    return {"name": name, "role": role, "kind": kind, **shares, "values": values}
+
+
+def _write(out: Path, rows: Iterable[Event]) -> None:
+    """All rows or no file; the same rows give the same bytes."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with draft.open("xb") as file:
+            if out.suffix == ".gz":
+                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                    packed.writelines(map(_line, rows))
+            else:
+                file.writelines(map(_line, rows))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, out)  # fails where somebody made the file meanwhile
+    except FileExistsError:
+        raise CommandError(f"{out} exists already: name a new file") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _line(event: Event) -> bytes:
+    fields: dict[str, Any] = {"model_version": event.model_version, "features": event.features, "input": event.vector}
+    fields |= {"prediction": event.prediction, "scores": event.scores}
+    row = {name: _plain(value) for name, value in fields.items() if value is not None}
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it: text where a number stood that is none, so that it stays not-a-number."""
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN"
+    return value

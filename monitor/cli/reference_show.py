@@ -1,0 +1,143 @@
+"""`modelwarden reference show`: what a model is judged against, and what its budget is spent on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monitor.cli.failures import CommandError
+from monitor.cli.options import ConfigFile, Output, OutputFormat, need_config
+from monitor.cli.output import print_json, print_line, print_table, when
+
+if TYPE_CHECKING:
+    from monitor.config import Config
+    from monitor.panel import Panel
+    from monitor.state.references import StoredReference
+    from monitor.state.store import StateStore
+
+
+def reference_show(
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    tenant: Annotated[str, typer.Option(help="Its tenant.")] = "",
+    config: ConfigFile = None,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Show the reference of a model, the streams watched against it, and the budget."""
+    settings = need_config(config, registries=True)
+    from monitor.cli.stored import stored
+
+    with stored(settings) as store:
+        found = _found(settings, store, model, tenant)
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[str, Any]:
+    from monitor.references import in_force
+
+    subject = f"model:{tenant}/{model}"
+    versions = store.references(subject)
+    counted = next((row for row in store.load_subjects() if row.subject == subject), None)
+    if counted is None and not versions:
+        raise CommandError(
+            f"There is no model {model}, or no event of it was read yet; `modelwarden status` lists them."
+        )
+    leading = in_force([v.reference for v in versions])
+    now = next((v for v in versions if v.reference is leading), None)
+    settings = config.model_settings(model, tenant)
+    shown: dict[str, Any] = {
+        "model": model,
+        "tenant": tenant,
+        "state": None if counted is None else counted.state,
+        "reference": None if now is None else _reference(now),
+        "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
+        "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
+        "not_running": {},
+    }
+    if now is None:
+        return shown
+    shown["waiting"] = [v for v in shown["waiting"] if v != now.version]
+    panel, anew = _panel(config, store, subject, now)
+    shown["budget"] |= {"spent": None if anew else panel.account.alarms, "detectors": _detectors(panel)}
+    shown["not_running"] = panel.off
+    return shown
+
+
+def _panel(config: Config, store: StateStore, subject: str, version: StoredReference) -> tuple[Panel, bool]:
+    """The detectors as the daemon has them at its next start; True when the account then starts anew."""
+    from monitor.assembly import watch_settings
+    from monitor.panel import ACCOUNT
+    from monitor.references import origin_of, rows_of
+    from monitor.watch import Watch
+
+    tenant, _, model = subject.removeprefix("model:").rpartition("/")
+    watch = Watch(subject, model, tenant, watch_settings(config.model_settings(model, tenant), config.detectors))
+    watch.use(watch.prepare(rows_of(version.reference), origin_of(version.reference)))
+    assert watch.panel is not None
+    pages = store.load_pages(subject, damaged=[])
+    restored = watch.restore(pages)
+    known = any(page.detector == ACCOUNT for page in pages)
+    return watch.panel, known and bool(restored.anew)
+
+
+def _reference(version: StoredReference) -> dict[str, Any]:
+    from alerts.times import rfc3339_or_none
+
+    row = version.reference
+    return {
+        "version": version.version,
+        "approved": row.approved_at is not None,
+        "approved_at": rfc3339_or_none(row.approved_at),
+        "approved_by": row.approved_by,
+        "origin": row.origin,
+        "rows": row.meta.get("rows"),
+        "content_hash": row.content_hash,
+        "created_at": rfc3339_or_none(row.created_at),
+    }
+
+
+def _detectors(panel: Panel) -> list[dict[str, Any]]:
+    members = panel.account.members()
+    whole = sum(share for _, share in members.values())
+    return [
+        {
+            "detector": name,
+            "share": share / whole if whole else 0.0,
+            "streams": dict(sorted(Counter(stream.kind for stream in streams).items())),
+        }
+        for name, (streams, share) in members.items()
+    ]
+
+
+def _print(found: dict[str, Any]) -> None:
+    name = f"{found['model']} of tenant {found['tenant']}" if found["tenant"] else found["model"]
+    print_line(f"{name}: {found['state'] or 'no event yet'}")
+    reference, budget = found["reference"], found["budget"]
+    if reference is None:
+        print_line(
+            "Reference: none yet; its first events become a provisional one, or give it one in the configuration."
+        )
+        return
+    how = f"approved by {reference['approved_by']} {when(reference['approved_at'])}"
+    how = how if reference["approved"] else "provisional: reference approve puts it in force for good"
+    print_line(f"Reference: version {reference['version']}, {reference['rows']:,} rows, {reference['origin']}, {how}")
+    if found["waiting"]:
+        print_line(f"Waiting for approval: version {', '.join(map(str, found['waiting']))}")
+    spent = (
+        "the account starts anew when the daemon starts next"
+        if budget["spent"] is None
+        else (f"{budget['spent']:,} spent since this reference and these settings are in force")
+    )
+    print_line(f"Budget: {budget['alarms']:g} false alarms in {budget['per']}; {spent}")
+    rows = (
+        (d["detector"], f"{d['share']:.0%}", sum(d["streams"].values()),
+         ", ".join(f"{kind} {n:,}" for kind, n in d["streams"].items()))
+        for d in budget["detectors"]
+    )  # fmt: skip
+    print_table("Detectors", ("detector", "share of budget", "#streams", "by kind"), rows)
+    for detector, why in found["not_running"].items():
+        print_line(f"{detector} does not run: {why}")

@@ -1,0 +1,185 @@
+"""References: listed, shown with their budget, approved with an audit row, and built of files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor.assembly import reference_rules
+from monitor.commands import APPROVE, apply_without_daemon
+from monitor.config import Config, load_config
+from monitor.intake.formats.base import formats
+from monitor.panel import ACCOUNT
+from monitor.references import in_force, read_reference, reference_row
+from monitor.state.unit import CommitUnit
+from monitor.watch import Watch, WatchSettings
+
+if TYPE_CHECKING:
+    from tests.monitor.cli.conftest import SUBJECT, Place
+else:
+    SUBJECT = "model:/credit-risk"
+
+
+def lines(n: int, shift: float = 0.0) -> list[dict[str, Any]]:
+    return [
+        {"client": "acme", "event_id": f"e{i}",
+         "features": {"income": None if i % 10 == 0 else i % 17 + shift, "region": "EU" if i % 3 else "US"},
+         "prediction": "yes" if i % 2 else "no", "scores": {"yes": (i % 5) / 5, "no": 1 - (i % 5) / 5}}
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.fixture
+def versions(filled: Place) -> list[str]:
+    """Two stored versions, the first approved; the account of the first has spent two alarms. Their hashes."""
+    hashes = []
+    with filled.store() as store:
+        lease = store.acquire_lease("daemon", 30.0)
+        assert lease is not None
+        for number, shift in enumerate((0.0, 5.0)):
+            file = write(filled.directory / f"{number}.jsonl", lines(600, shift))
+            rows = read_reference(file, formats()["native"], reference_rules(Config()))
+            watch = Watch(SUBJECT, "credit-risk", "", WatchSettings())
+            prepared = watch.prepare(rows, "file")
+            hashes.append(prepared.reference.version)
+            approved = "configuration" if number == 0 else None
+            unit = CommitUnit(3.0 + number)
+            unit.references = [reference_row(SUBJECT, rows, hashes[-1], "file", 3.0 + number, approved)]
+            if number == 0:
+                watch.use(prepared)
+                assert watch.panel is not None
+                watch.panel.account.alarms = 2
+                watch.panel.account._changed.update(watch.panel.account.members())
+                unit.pages = [page for page in watch.panel.dirty() if page.detector == ACCOUNT]
+                assert "totals" in {page.page for page in unit.pages}
+            store.commit(unit, lease)
+        store.release(lease)
+    return hashes
+
+
+def test_versions_are_listed(filled: Place, versions: list[str]) -> None:
+    found = filled.json("reference", "list")
+    assert [(r["subject"], r["role"], r["version"], r["rows"], r["origin"], r["approved_by"]) for r in found] == [
+        (SUBJECT, "target", 1, 600, "file", "configuration"), (SUBJECT, "target", 2, 600, "file", None),
+    ]  # fmt: skip
+    assert [(r["in_force"], r["content_hash"]) for r in found] == [(True, versions[0]), (False, versions[1])]
+    assert found[0]["created_at"] == "1970-01-01T00:00:03.000Z" and found[1]["approved_at"] is None
+    assert filled.json("reference", "list", "--model", "other") == []
+    text = filled.run("reference", "list").stdout
+    assert "provisional" in text and "configuration" in text
+
+
+def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list[str]) -> None:
+    found = filled.json("reference", "show", "--model", "credit-risk")
+    assert found["state"] == "watching" and found["waiting"] == [2]
+    assert found["reference"]["version"] == 1 and found["reference"]["approved"] is True
+    assert found["reference"]["content_hash"] == versions[0]
+    budget = found["budget"]
+    assert (budget["alarms"], budget["spent"]) == (1, 2)
+    assert sum(d["share"] for d in budget["detectors"]) == pytest.approx(1)
+    drift = next(d for d in budget["detectors"] if d["detector"] == "predictive_drift")
+    assert drift["streams"]["feature_drift"] > 0 and drift["streams"]["prediction_drift"] > 0
+    text = filled.run("reference", "show", "--model", "credit-risk").stdout
+    assert "version 1" in text and "Waiting for approval: version 2" in text and "2 spent" in text
+
+
+def test_a_model_without_a_reference_is_calibrating_in_plain_words(filled: Place) -> None:
+    result = filled.run("reference", "show", "--model", "credit-risk")
+    assert result.exit_code == 0 and "Reference: none yet" in result.stdout
+    result = filled.run("reference", "show", "--model", "gone")
+    assert result.exit_code == 1 and "There is no model gone" in result.stderr
+
+
+def test_an_approved_version_is_in_force_and_audited(filled: Place, versions: list[str]) -> None:
+    arguments = ("reference", "approve", "--model", "credit-risk", "--by", "ann", "--version")
+    result = filled.run(*arguments, "2")
+    assert result.exit_code == 0, result.stderr
+    assert "version 2 approved by ann" in result.stdout and "next start" in result.stdout
+    with filled.store() as store:
+        assert store.verify_audit().ok and store.audit_head().seq == 1
+    shown = filled.json("reference", "show", "--model", "credit-risk")
+    assert shown["reference"]["version"] == 2 and shown["reference"]["approved_by"] == "ann"
+    assert shown["waiting"] == [] and shown["budget"]["spent"] is None  # the stored account is of version 1
+    again = filled.run(*arguments, "2")
+    assert again.exit_code == 1 and "approved already" in again.stderr
+    assert filled.run(*arguments, "1").exit_code == 0  # back to the earlier one
+    assert [r["in_force"] for r in filled.json("reference", "list")] == [True, False]
+
+
+def test_an_unknown_version_is_refused_before_it_is_queued(filled: Place, versions: list[str]) -> None:
+    result = filled.run("reference", "approve", "--model", "credit-risk", "--version", "3")
+    assert result.exit_code == 1 and "no version 3" in result.stderr and "known: 1, 2" in result.stderr
+    with filled.store() as store:
+        assert store.pending_commands() == []
+
+
+@pytest.mark.parametrize("arguments", [{}, {"subject": SUBJECT, "version": "2"}, {"subject": "model:/x", "version": 1}])
+def test_a_command_that_cannot_be_done_is_answered(filled: Place, arguments: dict[str, Any]) -> None:
+    with filled.store() as store:
+        number = store.enqueue("ann", APPROVE, arguments)
+        lease = store.acquire_lease("cli", 30.0)
+        assert lease is not None
+        apply_without_daemon(store, lease)
+        result = store.command_result(number)
+        assert result is not None and not result.ok and store.audit_head().seq == 0
+
+
+def test_in_force_is_what_was_approved_last_else_the_newest() -> None:
+    row = reference_row(SUBJECT, [], "a", "file", 1.0, None)
+    assert in_force([]) is None
+    assert in_force([row, row._replace(content_hash="b")]) == row._replace(content_hash="b")
+    first, second = row._replace(approved_at=9.0), row._replace(approved_at=5.0)
+    assert in_force([first, second, row]) is first
+    assert in_force([row._replace(role="noise")]) is None
+
+
+@pytest.mark.parametrize("name", ["made.jsonl", "made.jsonl.gz"])
+def test_a_file_is_built_into_the_same_reference_without_identifiers(place: Place, name: str) -> None:
+    rows = [*lines(200), {"features": {"income": float("inf"), "region": 7}, "prediction": "no"}]
+    source, made = write(place.directory / "in.jsonl.gz", rows), place.directory / name
+    found = place.json("reference", "build", str(source), "--model", "m", "--out", str(made))
+    fields = {f["name"]: f for f in found["fields"] if f["role"] == "input"}
+    assert found["rows"] == 201 and (fields["income"]["kind"], fields["region"]["kind"]) == ("numeric", "categorical")
+    assert fields["income"]["missing"] == pytest.approx(20 / 201, abs=1e-5)
+    assert fields["income"]["unusable"] == pytest.approx(1 / 201, abs=1e-5)
+    assert fields["region"]["unusable"] == pytest.approx(1 / 201, abs=1e-5)
+    written = gzip.decompress(made.read_bytes()) if made.suffix == ".gz" else made.read_bytes()
+    assert b"acme" not in written and b"e1" not in written
+    again = place.json("reference", "build", str(made), "--model", "m")
+    assert {f["name"]: f["missing"] for f in again["fields"]} == {f["name"]: f["missing"] for f in found["fields"]}
+    result = place.run("reference", "build", str(source), "--model", "m", "--out", str(made))
+    assert result.exit_code == 1 and "exists already" in result.stderr
+    assert sorted(p.name for p in place.directory.glob(".*")) == []
+
+
+def test_a_built_reference_of_sound_rows_has_the_same_content(place: Place) -> None:
+    source, made = write(place.directory / "in.jsonl", lines(50)), place.directory / "made.jsonl"
+    first = place.json("reference", "build", str(source), "--model", "m", "--out", str(made))
+    assert place.json("reference", "build", str(made), "--model", "m")["content_hash"] == first["content_hash"]
+    text = place.run("reference", "build", str(source), "--model", "m").stdout
+    assert "50 rows" in text and "income" in text and "numeric" in text and "10.0%" in text
+
+
+def test_the_features_of_the_configuration_count(place: Place) -> None:
+    place.config.write_text("models: {m: {features: [region]}}\n")
+    source = write(place.directory / "in.jsonl", lines(50))
+    found = place.json("reference", "build", str(source), "--model", "m")
+    assert [f["name"] for f in found["fields"] if f["role"] == "input"] == ["region"]
+    assert load_config(place.config).model_settings("m").features == ("region",)
+
+
+def test_a_bad_row_is_named(place: Place) -> None:
+    source = write(place.directory / "in.jsonl", [*lines(2), {"features": [1]}])
+    made = place.directory / "made.jsonl"
+    result = place.run("reference", "build", str(source), "--model", "m", "--out", str(made))
+    assert result.exit_code == 1 and f"{source}:3: " in result.stderr and not made.exists()
