@@ -11,6 +11,7 @@ from monitor.cli.backtest import backtest
 from monitor.cli.check_config import check_config
 from monitor.cli.clients_show import clients_show
 from monitor.cli.demo import demo
+from monitor.cli.doctor import doctor
 from monitor.cli.export_schema import export_schema
 from monitor.cli.failures import guarded
 from monitor.cli.healthcheck import healthcheck
@@ -65,6 +66,7 @@ _add(reference, "approve", reference_approve)
 _add(reference, "build", reference_build)
 _add(app, "init", init)
 _add(app, "check-config", check_config)
+_add(app, "doctor", doctor)
 app.add_typer(export, name="export")
 _add(export, "schema", export_schema)
 _add(app, "migrate", migrate)

@@ -25,7 +25,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
     "run", "demo", "backtest", "status", "incidents list", "incidents show", "incidents ack", "clients show",
-    "init", "check-config", "export schema", "reference list", "reference show",
+    "init", "doctor", "check-config", "export schema", "reference list", "reference show",
     "reference approve", "reference build", "migrate", "healthcheck", "version",
 ]  # fmt: skip
 
