@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from alerts.incidents import Incident, IncidentSubject
@@ -50,6 +51,13 @@ def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseud
         "alarms": incident.alarms,
         "taxonomy": {scheme: list(incident.taxonomy.get(scheme, ())) for scheme in SCHEMES},
     }
+
+
+def in_clear(incident: Incident, resolve: Resolve) -> Incident:
+    """The incident with identifiers in place of pseudonyms among its subjects and in its why."""
+    subjects = (replace(s, id=resolve(s.id)) if s.type in IDENTITY_SUBJECTS else s for s in incident.subjects)
+    why = PSEUDONYM.sub(lambda found: resolve(found[0]), incident.why)
+    return replace(incident, subjects=tuple(subjects), why=why)
 
 
 def pseudonyms_in(incident: Incident) -> set[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from alerts.incidents import Incident
+from alerts.render import in_clear, pseudonyms_in
+from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.state.errors import StoreError
 from monitor.state.store import StateStore, open_store
 
@@ -25,6 +28,8 @@ class Follower:
     url: str
     group: str
     say: Say
+    key: Path | None = None
+    """The identity key: with it clients are told by name."""
     incidents: dict[str, Incident] = field(default_factory=dict)
     """All incidents seen, in their last state, by id."""
     _store: StateStore | None = None
@@ -32,7 +37,7 @@ class Follower:
     def poll(self) -> None:
         """Tell what has changed since the last call. A database that does not answer is asked again next time."""
         try:
-            found = self._open().incidents()
+            found = [self._named(i) for i in self._open().incidents()]
         except StoreError:
             return
         for incident in sorted(found, key=lambda i: (i.opened_at, i.id)):
@@ -55,6 +60,16 @@ class Follower:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def _named(self, incident: Incident) -> Incident:
+        """The incident with the names of its clients, where the daemon has stored them."""
+        wanted = sorted(pseudonyms_in(incident))
+        if not wanted or self.key is None:
+            return incident
+        rows = self._open().identities(wanted)
+        reader = Pseudonyms(load_or_create_key(self.key, create=False))
+        names = {name: reader.resolve(name, row.ciphertext) for name, row in rows.items()}
+        return in_clear(incident, lambda name: names.get(name, name))
 
     def _open(self) -> StateStore:
         if self._store is None:

@@ -1,4 +1,4 @@
-"""The demo: an embedded broker, a simulated credit model that drifts, and the daemon that finds it."""
+"""The demo: an embedded broker, a simulated credit model under attack and drift, and the daemon that finds it all."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from rich.console import Console
 from rich.text import Text
 
 from alerts.incidents import Incident
+from monitor.demo.board import Board, Lines, board_for
 from monitor.demo.broker import API_VERSION, CLIENT_OPTIONS, PARTITIONS, BrokerError, EmbeddedBroker
 from monitor.demo.child import DaemonProcess
 from monitor.demo.follow import Follower, clock
 from monitor.demo.produce import Produced, produce
-from monitor.demo.story import Timeline, live_messages, sentence
+from monitor.demo.story import ENDS, SENTENCES, Script, Timeline
 from monitor.demo.traffic import CreditTraffic
 from monitor.demo.workspace import GROUP, TOPIC, Workspace, WorkspaceError, make_workspace
 
-UNATTENDED_SECONDS: Final = 90.0
-"""Longest demo without a terminal; what comes after, catching up and stopping, ends well within two minutes."""
+UNATTENDED_SECONDS: Final = 140.0
+"""Longest demo without a terminal; it ends before that, when the whole story has been found."""
 RATE: Final = 350.0
 SEED: Final = 7
 API_VERSION_VARIABLE: Final = "MODELWARDEN_KAFKA_API_VERSION"
@@ -38,16 +39,18 @@ _LINGER_MS = 100
 _POLL_SECONDS = 0.5
 _READY_SECONDS = 45.0
 _CATCH_UP_SECONDS = 15.0
+_PATIENCE = 12.0
+"""Seconds after its beginning within which a stage of the story must be found."""
 
 
 def run_demo(
     directory: Path | None = None, seconds: float | None = None, output: Console | TextIO | None = None
 ) -> int:
-    """Play the demo; 0 when the drift was found and every event was counted once, 1 otherwise, with the reason.
+    """Play the demo; 0 when all was found and every event counted once, else 1, with the reason.
 
     `directory` takes its files (default: a new temporary one, which is kept). Without a terminal it ends when the
-    incident has closed, at the latest after `seconds` (default 90); on a terminal it goes on until Ctrl-C or
-    `seconds`. Whatever it started is stopped when it returns.
+    story is told and the drift has closed, at the latest after `seconds` (default 140); on a terminal it goes on
+    until Ctrl-C or `seconds`. Whatever it started is stopped when it returns.
     """
     console = output if isinstance(output, Console) else Console(file=output or sys.stdout, soft_wrap=True)
     stop = threading.Event()
@@ -64,8 +67,7 @@ class _Producer:
     """The client side: a thread that sends live events until it is told to stop."""
 
     bootstrap_servers: str
-    traffic: CreditTraffic
-    timeline: Timeline
+    script: Script
     begin: float
     done: Produced = field(default_factory=Produced)
     failure: str = ""
@@ -83,7 +85,7 @@ class _Producer:
             self._thread.join(30.0)
 
     def _run(self) -> None:
-        messages = live_messages(self.traffic, self.timeline, self.begin, RATE)
+        messages = self.script.messages(self.begin, RATE)
         try:
             produce(
                 self.bootstrap_servers,
@@ -110,6 +112,7 @@ class _Demo:
         self.timeline = Timeline()
         self.ready = False
         self.first_after: float | None = None
+        self.board: Board = Lines(console)
 
     def play(self, directory: Path | None) -> int:
         """Start everything, follow the incidents, stop everything, sum up."""
@@ -118,17 +121,20 @@ class _Demo:
             bootstrap = running.enter_context(EmbeddedBroker([TOPIC]))
             place = make_workspace(directory, traffic, bootstrap)
             version = ".".join(map(str, API_VERSION))
+            script = Script(traffic, self.timeline, place.training)
             daemon = DaemonProcess(place.config, place.log, place.port, {API_VERSION_VARIABLE: version})
             running.enter_context(daemon)
-            producer = _Producer(bootstrap, traffic, self.timeline, time.time())
+            producer = _Producer(bootstrap, script, time.time())
             producer.start()
             running.callback(producer.stop)
-            follower = Follower(place.store_url, GROUP, self._say)
+            follower = Follower(place.store_url, GROUP, self._say, place.key)
             running.callback(follower.close)
             self._introduce(place, bootstrap, daemon, traffic)
-            problem = self._watch(daemon, producer, follower)
-            producer.stop()
-            problem = problem or self._catch_up(daemon, producer, follower)
+            with board_for(self.console)() as self.board:
+                problem = self._watch(daemon, producer, follower)
+                producer.stop()
+                problem = problem or self._catch_up(daemon, producer, follower)
+            self.board = Lines(self.console)
             daemon.stop()
             follower.poll()
             problem = problem or self._verdict(producer, follower)
@@ -137,8 +143,8 @@ class _Demo:
 
     def _watch(self, daemon: DaemonProcess, producer: _Producer, follower: Follower) -> str:
         """Tell stages and incidents until the story is over; what went wrong, or nothing."""
-        stage = None
-        self._line(sentence(None))
+        number = 0
+        self._line(SENTENCES["honest"])
         while not self.stop.wait(_POLL_SECONDS):
             if daemon.code is not None:
                 return f"the daemon ended with exit code {daemon.code}"
@@ -149,28 +155,46 @@ class _Demo:
                 self._line("the daemon is ready")
             if not self.ready and time.monotonic() - self.began > _READY_SECONDS:
                 return f"the daemon was not ready within {_READY_SECONDS:.0f} s"
-            now = self.timeline.drift_at(time.time() - producer.begin)
-            if now != stage:
-                stage = now
-                self._line(sentence(now))
+            now = self.timeline.at(time.time() - producer.begin)
+            if now != number:
+                number = now
+                self._line(SENTENCES[self.timeline.stage(number).name])
             follower.poll()
-            found = self._drift_incidents(producer, follower)
+            found = self._found(producer, follower)
             if found and self.first_after is None:
                 self.first_after = time.monotonic() - self.began
-            if self._is_over(stage is not None, found):
+            told = SENTENCES[self.timeline.stage(number).name]
+            self.board.show(follower.incidents.values(), told, _counted(follower.counts()))
+            if self._is_over(number, producer, follower):
                 break
         return ""
 
-    def _is_over(self, drifting: bool, found: list[Incident]) -> bool:
+    def _is_over(self, number: int, producer: _Producer, follower: Follower) -> bool:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return True
-        closed = bool(found) and all(i.status == "resolved" for i in found)
-        return not self.attended and closed and not drifting
+        if self.attended or number < len(self.timeline.stages) - 1:
+            return False
+        passing = [i for i in self._found(producer, follower) if i.account != "attack"]
+        told = not self._missing(producer, follower)
+        return told and all(i.status == "resolved" for i in passing)
 
-    def _drift_incidents(self, producer: _Producer, follower: Follower) -> list[Incident]:
-        """Incidents about the model that opened since the first drift began."""
-        since = producer.begin + self.timeline.honest
+    def _found(self, producer: _Producer, follower: Follower) -> list[Incident]:
+        """Incidents about the model that opened since the story began."""
+        since = producer.begin + self.timeline.stages[0].seconds
         return [i for i in follower.incidents.values() if i.opened_at >= since and i.kind != "monitor_health"]
+
+    def _missing(self, producer: _Producer, follower: Follower) -> list[str]:
+        """Stages that have begun and opened no incident of their kind, naming whom they should."""
+        now = time.time() - producer.begin
+        found = {(i.kind, s.id) for i in self._found(producer, follower) for s in i.subjects}
+        kinds = {kind for kind, _ in found}
+        missing: list[str] = []
+        for name in dict.fromkeys(self.timeline.events()):
+            kind, client = ENDS[name]
+            seen = kind in kinds if client is None else (kind, client) in found
+            if not seen and self.timeline.begins(name) + _PATIENCE < now:
+                missing.append(name)
+        return missing
 
     def _catch_up(self, daemon: DaemonProcess, producer: _Producer, follower: Follower) -> str:
         """Wait until the daemon has stored everything that was sent."""
@@ -193,8 +217,9 @@ class _Demo:
             return f"the broker took {acknowledged:,} of {sent:,} events: {producer.done.error or 'no answer'}"
         if counted != sent:
             return f"the daemon counted {counted:,} of {sent:,} events"
-        if not self._drift_incidents(producer, follower) and not self.stop.is_set():
-            return "the drift opened no incident"
+        missing = self._missing(producer, follower)
+        if missing and not self.stop.is_set():
+            return f"the {' and the '.join(missing)} opened no incident"
         return ""
 
     def _introduce(self, place: Workspace, bootstrap: str, daemon: DaemonProcess, traffic: CreditTraffic) -> None:
@@ -216,9 +241,9 @@ class _Demo:
         self._plain(f"clients    {clients} seen, {len(traffic.clients)} honest ones simulated")
         self._plain(f"incidents  {len(found)} opened, {still_open} of them still open")
         if self.first_after is not None:
-            first = min(i.opened_at for i in self._drift_incidents(producer, follower))
-            delay = first - producer.begin - self.timeline.honest
-            self._plain(f"first      {self.first_after:.1f} s after the start, event time {delay:.1f} s into the drift")
+            self._plain(f"first      {self.first_after:.1f} s after the start")
+        for attack in producer.script.campaigns.values():
+            self._plain(f"{attack.client}: {attack.asked} queries ({attack.attack})")
         self._plain(f"look next  {_command()} incidents list --config {place.config}")
         self._plain(f"           database {place.database}")
         self._plain(f"           metrics  {place.metrics_url} (while a daemon runs)")
@@ -238,7 +263,7 @@ class _Demo:
         self._say(Text(text))
 
     def _say(self, text: Text) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.board.say(text)
 
 
 def _counted(status: dict[str, Any]) -> int:

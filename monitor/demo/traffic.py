@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 F64: TypeAlias = NDArray[np.float64]
 I64: TypeAlias = NDArray[np.int64]
-Drift: TypeAlias = Literal["income"]
+Drift: TypeAlias = Literal["income", "text"]
 
 MODEL = "credit-risk"
 CLASSES = ("no", "yes")
@@ -33,6 +33,8 @@ CATEGORICAL = ("region", "channel", "purpose")
 FEATURES = NUMERIC + CATEGORICAL
 INCOME_FACTOR = 0.7
 """The drift "income": a campaign reaches people who earn this much of what applicants earned before."""
+FAULTY = "utilisation"
+"""The fault "text": a release of the gateway sends this number as text."""
 
 _MEDIAN_INCOME = 38_000.0
 _NULL_SHARE = 0.015
@@ -131,6 +133,8 @@ class CreditTraffic:
                 features["inquiries"] = None
             region, channel, purpose = (column[i] for column in codes)
             features |= {"region": REGIONS[region], "channel": CHANNELS[channel], "purpose": PURPOSES[purpose]}
+            if drift == "text":
+                features[FAULTY] = str(features[FAULTY])
             rows.append(
                 {
                     "client": c.names[who],
@@ -141,6 +145,18 @@ class CreditTraffic:
                 }
             )
         return rows
+
+
+def answer(features: Mapping[str, Any]) -> float:
+    """The model's probability of a credit for one application."""
+    columns = {name: np.array([float(features[name] or 0)]) for name in NUMERIC}
+    return round(float(_score(columns, np.zeros(1))[0]), 4)
+
+
+def response(features: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model answers to one application, as it stands in an event."""
+    yes = answer(features)
+    return {"prediction": CLASSES[yes >= 0.5], "scores": {"yes": yes, "no": round(1.0 - yes, 4)}}
 
 
 def write_events(path: Path, events: Iterable[Mapping[str, Any]]) -> int:

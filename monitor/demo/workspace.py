@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from monitor.demo.traffic import CreditTraffic, write_events
 
@@ -41,6 +43,8 @@ class Workspace:
 
     directory: Path
     port: int
+    training: Sequence[Mapping[str, Any]] = ()
+    """Rows the model was trained on: the reference."""
 
     @property
     def config(self) -> Path:
@@ -49,6 +53,11 @@ class Workspace:
     @property
     def database(self) -> Path:
         return self.directory / "modelwarden.db"
+
+    @property
+    def key(self) -> Path:
+        """The identity key, which the daemon makes beside its database."""
+        return self.directory / "modelwarden.db.key"
 
     @property
     def store_url(self) -> str:
@@ -76,7 +85,8 @@ def make_workspace(directory: Path | None, traffic: CreditTraffic, bootstrap_ser
         for file in (place.config, place.database):
             if file.exists():
                 raise WorkspaceError(f"{file} is already there: name a new directory for the demo")
-        write_events(place.directory / "reference.jsonl.gz", traffic.reference(REFERENCE_ROWS))
+        place = replace(place, training=traffic.reference(REFERENCE_ROWS))
+        write_events(place.directory / "reference.jsonl.gz", place.training)
         place.config.write_text(_config(traffic.model, bootstrap_servers, place.port), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)

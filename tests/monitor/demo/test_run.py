@@ -21,8 +21,9 @@ from monitor.demo import run
 from monitor.demo.broker import EmbeddedBroker
 from monitor.demo.child import DaemonProcess
 from monitor.demo.run import run_demo
-from monitor.demo.story import Timeline
+from monitor.demo.story import Stage, Timeline
 
+SHORT = (Stage("honest", 2.0), Stage("drift", 3.0), Stage("honest", 60.0))
 Pretend = type["PretendedDaemon"]
 
 
@@ -52,7 +53,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
 
 @pytest.fixture
 def short_story(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "Timeline", partial(Timeline, honest=2.0, drift=3.0, between=60.0))
+    monkeypatch.setattr(run, "Timeline", partial(Timeline, SHORT))
 
 
 @pytest.mark.usefixtures("short_story")
@@ -94,6 +95,7 @@ def test_a_drift_that_opens_no_incident_fails_the_demo(
     pretend: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretend, "threshold", 0.0)
+    monkeypatch.setattr(run, "_PATIENCE", 1.0)
     out = io.StringIO()
     assert run_demo(tmp_path, 4.0, out) == 1
     assert "FAILED: the drift opened no incident" in out.getvalue()
