@@ -71,6 +71,9 @@ class Metrics:
         self.notifications_failed = Counter(
             "modelwarden_notifications_failed", "Messages a receiver did not take.", ["receiver"], registry=r
         )
+        self.given_up = Counter(
+            "modelwarden_notifications_given_up", "Messages a receiver refused for good.", ["receiver"], registry=r
+        )
         self.notified = Gauge(
             "modelwarden_last_notification_timestamp_seconds",
             "When a receiver last took a message.",
