@@ -12,9 +12,9 @@ from monitor.config import Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.sources.base import SourceTopic
+from monitor.outgoing import outbox_writer
 from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import Intake, PipelineSettings
-from monitor.receivers import outbox_writer
 from monitor.watch import WatchSettings
 
 

@@ -25,7 +25,8 @@ from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
-from monitor.receivers import alertmanagers, policy_of, webhook_workers
+from monitor.outgoing import policy_of
+from monitor.receivers import alertmanagers, webhook_workers
 from monitor.serve.http import HttpServer, make_app
 from monitor.session import LEASE_SECONDS, RETRY_SECONDS, TICK_SECONDS, Condition, Parts, Session
 from monitor.state.errors import Conflict, Fenced, StoreError, StoreUnavailable

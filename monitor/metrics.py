@@ -74,6 +74,12 @@ class Metrics:
         self.given_up = Counter(
             "modelwarden_notifications_given_up", "Messages a receiver refused for good.", ["receiver"], registry=r
         )
+        self.outbox = Gauge(
+            "modelwarden_outbox_messages",
+            "Messages to a webhook: pending, delivered, failed (given up), as stored.",
+            ["receiver", "status"],
+            registry=r,
+        )
         self.notified = Gauge(
             "modelwarden_last_notification_timestamp_seconds",
             "When a receiver last took a message.",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from alerts.incidents import Incident, IncidentBook
 from alerts.messages import changes, message_body, message_key
-from alerts.policy import Policy
+from alerts.policy import Policy, Route
+from monitor.config import Config, WebhookReceiver
 from monitor.state.unit import CommitUnit, OutboxRow
 
 OutboxWriter = Callable[[Incident | None, Incident, float], list[OutboxRow]]
@@ -41,3 +43,21 @@ def tell_changes(book: IncidentBook, unit: CommitUnit, outbox: OutboxWriter) -> 
     for old, new in book.take_transitions():
         unit.incidents.append(new)
         unit.outbox += outbox(old, new, unit.at)
+
+
+def policy_of(config: Config) -> Policy:
+    """The routes as configured."""
+    return Policy(tuple(Route(r.targets, r.severity, r.kinds, r.models) for r in config.routes))
+
+
+def outbox_writer(config: Config) -> OutboxWriter:
+    """Makes the messages to webhooks. Alertmanagers are reconciled and get none, nor does anyone while `notify` is
+    off."""
+    names = tuple(webhooks(config))
+    return partial(write_outbox, policy_of(config), names) if names else no_messages
+
+
+def webhooks(config: Config) -> dict[str, WebhookReceiver]:
+    """Receivers of type webhook, by name; none while `notify` is off."""
+    found = {name: r for name, r in config.receivers.items() if isinstance(r, WebhookReceiver)}
+    return found if config.notify else {}

@@ -1,25 +1,18 @@
-"""From the `receivers:` and `routes:` of the configuration to what delivers."""
+"""From the `receivers:` of the configuration to what delivers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
-from alerts.policy import Policy, Route
 from alerts.sinks.webhook import Webhook
 from monitor.clock import Clock
-from monitor.config import AlertmanagerReceiver, Config, WebhookReceiver
+from monitor.config import AlertmanagerReceiver, Config
 from monitor.delivery import AlertmanagerTarget
 from monitor.intake.identity import Pseudonyms, UnresolvableError
 from monitor.metrics import Metrics
-from monitor.outgoing import OutboxWriter, no_messages, write_outbox
+from monitor.outgoing import webhooks
 from monitor.state.store import StateStore
 from monitor.webhooks import WebhookWorker
-
-
-def policy_of(config: Config) -> Policy:
-    """The routes as configured."""
-    return Policy(tuple(Route(r.targets, r.severity, r.kinds, r.models) for r in config.routes))
 
 
 def alertmanagers(config: Config) -> list[AlertmanagerTarget]:
@@ -33,19 +26,12 @@ def alertmanagers(config: Config) -> list[AlertmanagerTarget]:
     ]
 
 
-def outbox_writer(config: Config) -> OutboxWriter:
-    """Makes the messages to webhooks. Alertmanagers are reconciled and get none, nor does anyone while `notify` is
-    off."""
-    names = tuple(_webhooks(config))
-    return partial(write_outbox, policy_of(config), names) if names else no_messages
-
-
 def webhook_workers(
     config: Config, store: StateStore, metrics: Metrics, clock: Clock, key: bytes
 ) -> list[WebhookWorker]:
     """A worker for each receiver of type webhook, so that one that hangs holds up no other."""
     made = []
-    for name, receiver in _webhooks(config).items():
+    for name, receiver in webhooks(config).items():
         secret = None if receiver.secret_file is None else receiver.secret_file.path
         webhook = Webhook(receiver.url, secret, bool(receiver.allow_private))
         reveal = identities(store, key) if receiver.identities == "clear" else None
@@ -67,8 +53,3 @@ def identities(store: StateStore, key: bytes) -> Callable[[Iterable[str]], Mappi
         return known
 
     return reveal
-
-
-def _webhooks(config: Config) -> dict[str, WebhookReceiver]:
-    found = {name: r for name, r in config.receivers.items() if isinstance(r, WebhookReceiver)}
-    return found if config.notify else {}

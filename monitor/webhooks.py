@@ -1,7 +1,8 @@
 """Posts the messages of one webhook receiver, from the outbox: at least once each, with one key, in order per incident.
 
 Waiting belongs to the receiver: after a failure nothing is posted for a while, then one message is tried. A message
-that the receiver read and refused (400, 413, 415, 422) waits by itself, so that it holds up no other incident.
+that the receiver read and refused (400, 413, 415, 422) waits by itself, so that it holds up no other incident, and is
+given up when it is refused still after a day.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds before a receiver is tried again: after the first failure, and at most (unless it asks for more)."""
 LONGEST_REFUSED: Final = 300.0
 """Seconds, at most, before a refused message is sent again."""
+GIVE_UP_AFTER: Final = 86_400.0
+"""Seconds from the first refusal of a message (since this start) to the last attempt."""
 _REFUSED = frozenset({400, 413, 415, 422})
 Reveal = Callable[[Iterable[str]], Mapping[str, str]]
 
@@ -59,6 +62,8 @@ class WebhookWorker:
         self._failures = 0
         self._closed_until = 0.0
         """Monotonic time before which nothing is posted."""
+        self._refused_since: dict[int, float] = {}
+        """By number of message: monotonic time of its first refusal."""
         self._held = False
         self._stopping = False
         self._wake = threading.Event()
@@ -110,6 +115,7 @@ class WebhookWorker:
             self._wake.clear()
             try:
                 wait = self.round()
+                self._show_counts()
             except StoreError as error:
                 log.warning("outbox cannot be read", receiver=self.name, reason=str(error))
                 wait = IDLE_SECONDS
@@ -130,14 +136,13 @@ class WebhookWorker:
         said = f"answered {answer.status}: {answer.text}".rstrip(": ")
         if 200 <= answer.status < 300:
             self._store.mark_delivered(message)
+            self._refused_since.pop(message.number, None)
             self._failures = 0
             self._metrics.notifications.labels(self.name).inc()
             self._metrics.notified.labels(self.name).set(self._clock.now())
         elif answer.status == 410:
             self._failures = 0
-            self._metrics.given_up.labels(self.name).inc()
-            log.error("message given up", receiver=self.name, key=message.key, reason=said)
-            self._store.mark_failed(message, said, retry_in=None)
+            self._give_up(message, said)
         elif answer.status in _REFUSED:
             self._failures = 0
             self._refused(message, said)
@@ -157,10 +162,26 @@ class WebhookWorker:
 
     def _refused(self, message: OutboxMessage, reason: str) -> None:
         """The receiver is well, and does not want this message as it is."""
+        now = self._clock.monotonic()
+        if now - self._refused_since.setdefault(message.number, now) > GIVE_UP_AFTER:
+            self._give_up(message, reason)
+            return
         wait = min(FIRST_WAIT * 2.0 ** min(message.attempt, 10), LONGEST_REFUSED)
         self._metrics.notifications_failed.labels(self.name).inc()
         log.warning("message refused", receiver=self.name, key=message.key, reason=reason, again_in=wait)
         self._store.mark_failed(message, reason[:1_000], retry_in=wait)
+
+    def _give_up(self, message: OutboxMessage, reason: str) -> None:
+        """It is never sent again; the outbox counts it as failed."""
+        self._refused_since.pop(message.number, None)
+        self._metrics.given_up.labels(self.name).inc()
+        log.error("message given up", receiver=self.name, key=message.key, reason=reason)
+        self._store.mark_failed(message, reason[:1_000], retry_in=None)
+
+    def _show_counts(self) -> None:
+        counts = self._store.outbox_counts(self.name)
+        for state, count in counts._asdict().items():
+            self._metrics.outbox.labels(self.name, state).set(count)
 
     def _body(self, message: OutboxMessage) -> bytes:
         """The bytes to sign and send: as stored, or with identifiers where this receiver is shown them."""

@@ -45,7 +45,7 @@ def _wait(store: StateStore, command: int, config: Config) -> CommandResult | No
 def _apply(store: StateStore, config: Config) -> bool:
     """Take the lease, apply, give it back; False when somebody was quicker."""
     from monitor.commands import apply_without_daemon
-    from monitor.receivers import outbox_writer
+    from monitor.outgoing import outbox_writer
     from monitor.state.errors import Conflict, Fenced
 
     lease = store.acquire_lease(f"cli:{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}", _LEASE_SECONDS)
