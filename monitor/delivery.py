@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,10 +74,11 @@ class Delivery:
         self._wake.set()
         for worker in self._webhooks:
             worker.ask_to_stop()
+        end = time.monotonic() + timeout
         if self._thread.is_alive():
             self._thread.join(timeout)
         for worker in self._webhooks:
-            worker.join(timeout)
+            worker.join(max(0.0, end - time.monotonic()))
 
     def hold(self, lease: Lease | None) -> None:
         """Send on behalf of this lease from now on; None: keep still."""

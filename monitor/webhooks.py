@@ -133,7 +133,9 @@ class WebhookWorker:
             self._failed(message, str(error), None)
             return
         failpoint("after_post")
-        said = f"answered {answer.status}: {answer.text}".rstrip(": ")
+        # What a receiver repeats of a message in clear must not get into the database or the log.
+        text = answer.text if self._reveal is None else ""
+        said = f"answered {answer.status}: {text}".rstrip(": ")
         if 200 <= answer.status < 300:
             self._store.mark_delivered(message)
             self._refused_since.pop(message.number, None)

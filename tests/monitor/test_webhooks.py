@@ -6,11 +6,13 @@ import base64
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -339,7 +341,11 @@ def test_a_receiver_killed_before_it_answers_gets_the_message_again(store: State
     assert store.outbox_counts() == (len(rows), 0, 0)
 
 
-def test_a_failing_receiver_is_probed_with_one_message(receiver: Receiver, store: StateStore, lease: Lease) -> None:
+def test_a_failing_receiver_is_probed_with_one_message(
+    receiver: Receiver, store: StateStore, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "FIRST_WAIT", 1.0)
+    monkeypatch.setattr(webhooks, "LONGEST_WAIT", 1.0)
     receiver.plan = [status(500)] * 3
     put(store, lease, 3)
     made = worker(store, receiver, None)
@@ -390,6 +396,18 @@ def test_identities_are_resolved_at_the_post_only(receiver: Receiver, store: Sta
     assert hashed in unit.outbox[0].payload and "acme" not in unit.outbox[0].payload
     worker(store, receiver, None, identities(store, key)).round()
     assert json.loads(receiver.accepted[0][1])["data"]["subjects"][0]["id"] == "acme"
+
+
+def test_an_echo_of_identities_is_not_stored(
+    receiver: Receiver, store: StateStore, lease: Lease, tmp_path: Path
+) -> None:
+    receiver.plan = [b"HTTP/1.1 500 Some\r\nContent-Length: 8\r\n\r\nno: acme"]
+    put(store, lease, 1)
+    worker(store, receiver, None, lambda names: {}).round()
+    assert len(receiver.seen) == 1
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        errors = [row[0] for row in database.execute("SELECT error FROM outbox WHERE error != ''")]
+    assert errors == ["answered 500"]
 
 
 def test_more_than_one_secret_signs(receiver: Receiver, tmp_path: Path) -> None:
