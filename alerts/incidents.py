@@ -90,6 +90,8 @@ class IncidentBook:
     def __init__(self, open_incidents: Iterable[Incident] = ()) -> None:
         self._live: dict[str, Incident] = {i.id: i for i in open_incidents}
         self._changed: dict[str, Incident] = {}
+        self._before: dict[str, Incident | None] = {}
+        """Of each changed incident: what it was before the changes."""
 
     def open(self) -> list[Incident]:
         """Incidents that are not resolved, oldest first."""
@@ -101,9 +103,14 @@ class IncidentBook:
 
     def take_changes(self) -> list[Incident]:
         """Incidents changed since the last call, each once, in its last state."""
-        changed = list(self._changed.values())
+        return [new for _, new in self.take_transitions()]
+
+    def take_transitions(self) -> list[tuple[Incident | None, Incident]]:
+        """As `take_changes`, each with what it was at the last call; None when it is new."""
+        taken = [(self._before[name], new) for name, new in self._changed.items()]
         self._changed.clear()
-        return changed
+        self._before.clear()
+        return taken
 
     def apply(self, sighting: Sighting) -> Incident | None:
         """Open, feed or resolve an incident. Returns the incident as it now is, None when nothing changed."""
@@ -119,11 +126,13 @@ class IncidentBook:
 
     def resolve(self, incident: str, at: float, resolution: str) -> Incident:
         """Close by hand or by rule. KeyError when there is no such live incident."""
+        self._before.setdefault(incident, self._live[incident])
         closed = replace(self._live.pop(incident), status="resolved", resolved_at=at, resolution=resolution)
         self._changed[incident] = closed
         return closed
 
     def _put(self, incident: Incident) -> Incident:
+        self._before.setdefault(incident.id, self._live.get(incident.id))
         self._live[incident.id] = self._changed[incident.id] = incident
         return incident
 

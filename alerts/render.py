@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,6 +65,20 @@ def pseudonyms_in(incident: Incident) -> set[str]:
     ids = {s.id for s in incident.subjects if s.type in IDENTITY_SUBJECTS}
     texts = [incident.why, *(m.stream for m in incident.measures)]
     return ids | {name for text in texts for name in PSEUDONYM.findall(text)}
+
+
+def revealed(data: Mapping[str, Any], resolve: Resolve) -> dict[str, Any]:
+    """A rendered incident with its pseudonyms resolved, in the places where `incident_json` would have asked."""
+
+    def clear(text: str) -> str:
+        return PSEUDONYM.sub(lambda found: resolve(found[0]), text)
+
+    def known(subject: Mapping[str, Any]) -> dict[str, Any]:
+        return {**subject, "id": resolve(subject["id"]) if subject["type"] in IDENTITY_SUBJECTS else subject["id"]}
+
+    subjects = [known(s) for s in data["subjects"]]
+    evidence = [{**m, "stream": clear(m["stream"])} for m in data["evidence"]]
+    return {**data, "subjects": subjects, "evidence": evidence, "why": clear(data["why"])}
 
 
 def _subject(subject: IncidentSubject, resolve: Resolve) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from detectors.base import registry
-from monitor.config import Config, KeyProblem, ModelSettings, Topic, WebhookReceiver
+from monitor.config import Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.sources.base import SourceTopic
+from monitor.outgoing import outbox_writer
 from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import Intake, PipelineSettings
 from monitor.watch import WatchSettings
@@ -30,6 +31,7 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
         digest_key=digest_key,
+        outbox=outbox_writer(config),
     )
 
 
@@ -147,11 +149,6 @@ def reference_file(settings: ModelSettings) -> Path | None:
 
 def without_effect(config: Config) -> Iterator[str]:
     """What is configured and does nothing in this version, one sentence each."""
-    for name, receiver in config.receivers.items():
-        if isinstance(receiver, WebhookReceiver):
-            yield f"receivers.{name}: this version does not post to webhooks"
-    if config.routes:
-        yield "routes: this version sends warning and above to every receiver"
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"

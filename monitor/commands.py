@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from alerts.incidents import IncidentBook
+from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.references import in_force
 from monitor.state.commands import Command
 from monitor.state.lease import Lease
@@ -72,7 +73,7 @@ def _approve(references: References, command: Command, at: float) -> Applied:
     return Applied(CommandResult(command.id, True, message), audit, approved)
 
 
-def apply_without_daemon(store: StateStore, lease: Lease) -> None:
+def apply_without_daemon(store: StateStore, lease: Lease, outbox: OutboxWriter = no_messages) -> None:
     """Apply what is queued in one commit. Only while nobody else holds state in memory: that is what `lease` proves."""
     book = IncidentBook(store.open_incidents())
     now = time.time()
@@ -82,7 +83,7 @@ def apply_without_daemon(store: StateStore, lease: Lease) -> None:
         unit.commands.append(result)
         unit.audit += [audit] if audit is not None else []
         unit.references += [reference] if reference is not None else []
-    unit.incidents = book.take_changes()
+    tell_changes(book, unit, outbox)
     if unit.commands:
         store.commit(unit, lease)
 

@@ -19,12 +19,14 @@ import structlog
 
 from monitor.assembly import identity_key, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
-from monitor.config import AlertmanagerReceiver, Config
-from monitor.delivery import AlertmanagerTarget, Delivery
+from monitor.config import Config
+from monitor.delivery import Delivery
 from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
+from monitor.outgoing import policy_of
+from monitor.receivers import alertmanagers, webhook_workers
 from monitor.serve.http import HttpServer, make_app
 from monitor.session import LEASE_SECONDS, RETRY_SECONDS, TICK_SECONDS, Condition, Parts, Session
 from monitor.state.errors import Conflict, Fenced, StoreError, StoreUnavailable
@@ -90,7 +92,9 @@ class Daemon:
     def _serve(self, store: StateStore, key: bytes, exclusive: bool) -> int:
         listen = self.config.api.listen
         server = HttpServer(make_app(self.metrics, self._healthy, self._ready), listen.host, listen.port)
-        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, _is_sent)
+        wanted = policy_of(self.config).sends
+        workers = webhook_workers(self.config, store, self.metrics, self.clock, key)
+        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers)
         server.start()
         delivery.start()
         for sentence in without_effect(self.config):
@@ -180,19 +184,3 @@ def kafka_source(config: Config) -> Source:
     if version:
         options["api_version"] = tuple(int(part) for part in version.split("."))
     return KafkaSource(servers, source_topics(config), group=kafka.group, client_options=options)
-
-
-def alertmanagers(config: Config) -> list[AlertmanagerTarget]:
-    """Receivers of type alertmanager; none while `notify` is off."""
-    if not config.notify:
-        return []
-    return [
-        AlertmanagerTarget(name, tuple(str(u) for u in receiver.urls))
-        for name, receiver in config.receivers.items()
-        if isinstance(receiver, AlertmanagerReceiver)
-    ]
-
-
-def _is_sent(severity: str) -> bool:
-    """Without routes, warning and above goes to every receiver, info nowhere."""
-    return severity in ("warning", "critical")

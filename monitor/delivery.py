@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from monitor.state.errors import Fenced, StoreError
 from monitor.state.lease import Lease
 from monitor.state.notified import NotifiedAlert
 from monitor.state.store import StateStore
+from monitor.webhooks import WebhookWorker
 
 log = structlog.get_logger(__name__)
 INTERVAL = 15.0
@@ -42,14 +44,16 @@ class Delivery:
         targets: Sequence[AlertmanagerTarget],
         metrics: Metrics,
         clock: Clock,
-        wanted: Callable[[str], bool],
+        wanted: Callable[[str, Incident], bool],
+        webhooks: Sequence[WebhookWorker] = (),
     ) -> None:
         self._store = store
         self._targets = targets
         self._metrics = metrics
         self._clock = clock
         self._wanted = wanted
-        """Whether a severity is sent at all."""
+        """Whether a receiver is told of an incident."""
+        self._webhooks = webhooks
         self._lease: Lease | None = None
         self._known: dict[str, list[Incident]] = {}
         """By receiver: what was open when SQL was last read."""
@@ -61,21 +65,32 @@ class Delivery:
         """Begin."""
         if self._targets:
             self._thread.start()
+        for worker in self._webhooks:
+            worker.start()
 
     def stop(self, timeout: float = _STOP_SECONDS) -> None:
         """End. What is open is told again by whoever holds the lease next."""
         self._stopping = True
         self._wake.set()
+        for worker in self._webhooks:
+            worker.ask_to_stop()
+        end = time.monotonic() + timeout
         if self._thread.is_alive():
             self._thread.join(timeout)
+        for worker in self._webhooks:
+            worker.join(max(0.0, end - time.monotonic()))
 
     def hold(self, lease: Lease | None) -> None:
         """Send on behalf of this lease from now on; None: keep still."""
         self._lease = lease
+        for worker in self._webhooks:
+            worker.hold(lease is not None)
 
     def wake(self) -> None:
         """Something changed: do not wait for the interval."""
         self._wake.set()
+        for worker in self._webhooks:
+            worker.wake()
 
     def _run(self) -> None:
         with httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client:
@@ -91,7 +106,7 @@ class Delivery:
     def _round(self, client: httpx.Client, target: AlertmanagerTarget, lease: Lease) -> None:
         now = self._clock.now()
         try:
-            incidents = [i for i in self._store.open_incidents() if self._wanted(i.severity)]
+            incidents = [i for i in self._store.open_incidents() if self._wanted(target.name, i)]
             told = [Notified(*row) for row in self._store.notified_alerts(target.name)]
             self._known[target.name] = incidents
             alerts, remember, forget = reconcile(incidents, told, now, INTERVAL)

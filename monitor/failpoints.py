@@ -22,8 +22,12 @@ FAILPOINTS: Final[dict[str, str]] = {
     "after_pages": "inside the transaction, detector state is written",
     "before_transaction_end": "inside the transaction, everything is written, COMMIT was not sent",
     "after_commit": "the transaction is durable, the caller does not know it yet",
+    "after_post": "a webhook receiver has answered, the outbox does not know it yet",
+    "after_mark": "the outbox knows what a webhook receiver answered",
 }
 """Every fail-point there is, and what holds at it."""
+DELIVERY: Final = frozenset({"after_post", "after_mark"})
+"""Those that only delivery visits."""
 
 Action = Literal["crash", "stop", "raise"]
 

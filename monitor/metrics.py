@@ -71,6 +71,15 @@ class Metrics:
         self.notifications_failed = Counter(
             "modelwarden_notifications_failed", "Messages a receiver did not take.", ["receiver"], registry=r
         )
+        self.given_up = Counter(
+            "modelwarden_notifications_given_up", "Messages a receiver refused for good.", ["receiver"], registry=r
+        )
+        self.outbox = Gauge(
+            "modelwarden_outbox_messages",
+            "Messages to a webhook: pending, delivered, failed (given up), as stored.",
+            ["receiver", "status"],
+            registry=r,
+        )
         self.notified = Gauge(
             "modelwarden_last_notification_timestamp_seconds",
             "When a receiver last took a message.",

@@ -20,6 +20,7 @@ from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, 
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
+from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
 from monitor.printable import whereabouts
 from monitor.references import reference_row
@@ -65,6 +66,8 @@ class PipelineSettings:
     digest_key: bytes = b"modelwarden"
     max_dead_letters: int = 1_000
     """Kept of one commit; the rest are counted only, or a flood of bad records would fill the database."""
+    outbox: OutboxWriter = no_messages
+    """Messages that tell receivers of a changed incident, stored with it."""
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -179,7 +182,7 @@ class Pipeline:
                 unit.subjects.append(watch.row())
             unit.references += _learnt(watch, at)
         unit.subjects += self.unwatched.take_changes()
-        unit.incidents = self.book.take_changes()
+        tell_changes(self.book, unit, self.settings.outbox)
         self.urgent = False
         return unit
 

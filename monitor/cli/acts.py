@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from monitor.cli.failures import CommandError
 
 if TYPE_CHECKING:
+    from monitor.config import Config
     from monitor.state.store import StateStore
     from monitor.state.unit import CommandResult
 
@@ -20,9 +21,9 @@ _POLL_SECONDS: Final = 0.2
 _LEASE_SECONDS: Final = 10.0
 
 
-def act(store: StateStore, by: str | None, name: str, arguments: Mapping[str, Any]) -> str:
+def act(store: StateStore, config: Config, by: str | None, name: str, arguments: Mapping[str, Any]) -> str:
     """Have the command applied; its answer. CommandError when it is refused or nobody applies it in time."""
-    result = _wait(store, store.enqueue(by or _user(), name, arguments))
+    result = _wait(store, store.enqueue(by or _user(), name, arguments), config)
     if result is None:
         raise CommandError(f"queued, not yet applied: no daemon took it within {WAIT_SECONDS:.0f} s")
     if not result.ok:
@@ -30,27 +31,28 @@ def act(store: StateStore, by: str | None, name: str, arguments: Mapping[str, An
     return result.message
 
 
-def _wait(store: StateStore, command: int) -> CommandResult | None:
+def _wait(store: StateStore, command: int, config: Config) -> CommandResult | None:
     """The answer to the command, from the daemon or, while none is active, from this process."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         result = store.command_result(command)
         if result is not None or time.monotonic() >= deadline:
             return result
-        if store.status()["active"]["holder"] is not None or not _apply(store):
+        if store.status()["active"]["holder"] is not None or not _apply(store, config):
             time.sleep(_POLL_SECONDS)
 
 
-def _apply(store: StateStore) -> bool:
+def _apply(store: StateStore, config: Config) -> bool:
     """Take the lease, apply, give it back; False when somebody was quicker."""
     from monitor.commands import apply_without_daemon
+    from monitor.outgoing import outbox_writer
     from monitor.state.errors import Conflict, Fenced
 
     lease = store.acquire_lease(f"cli:{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}", _LEASE_SECONDS)
     if lease is None:
         return False
     try:
-        apply_without_daemon(store, lease)
+        apply_without_daemon(store, lease, outbox_writer(config))
     except (Fenced, Conflict):
         return False
     finally:

@@ -25,6 +25,7 @@ from monitor.cli.reference_build import reference_build
 from monitor.cli.reference_list import reference_list
 from monitor.cli.reference_show import reference_show
 from monitor.cli.run import run
+from monitor.cli.send_test_alert import send_test_alert
 from monitor.cli.status import status
 from monitor.cli.version import print_version, version
 
@@ -67,6 +68,7 @@ _add(reference, "build", reference_build)
 _add(app, "init", init)
 _add(app, "check-config", check_config)
 _add(app, "doctor", doctor)
+_add(app, "send-test-alert", send_test_alert)
 app.add_typer(export, name="export")
 _add(export, "schema", export_schema)
 _add(app, "migrate", migrate)

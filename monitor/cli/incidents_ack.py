@@ -27,5 +27,5 @@ def incidents_ack(
             raise CommandError(f"There is no incident {incident}.")
         if found.status == "resolved":
             raise CommandError(f"{incident} is resolved already.")
-        message = act(store, by, ACKNOWLEDGE, {"incident": incident})
+        message = act(store, settings, by, ACKNOWLEDGE, {"incident": incident})
     typer.echo(message)

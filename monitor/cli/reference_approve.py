@@ -34,5 +34,5 @@ def reference_approve(
         if version not in known:
             listed = ", ".join(map(str, known)) or "none"
             raise CommandError(f"{model}: there is no version {version} of its reference; known: {listed}")
-        message = act(store, by, APPROVE, {"subject": subject, "version": version})
+        message = act(store, settings, by, APPROVE, {"subject": subject, "version": version})
     print_line(f"{model}: {message}")

@@ -78,9 +78,11 @@ def mark_failed(db: Database, message: OutboxMessage, error: str, retry_in: floa
     _mark(db, message, outbox.c.attempts == message.attempt, claimed_until=None, error=error, **outcome)
 
 
-def counts(db: Database, connection: sa.Connection) -> OutboxCounts:
-    """How many messages are pending, delivered, given up."""
+def counts(db: Database, connection: sa.Connection, receiver: str | None = None) -> OutboxCounts:
+    """How many messages are pending, delivered, given up: to one receiver, or to all."""
     query = sa.select(outbox.c.status, sa.func.count()).where(outbox.c.group_id == db.group)
+    if receiver is not None:
+        query = query.where(outbox.c.receiver == receiver)
     found = {row[0]: int(row[1]) for row in connection.execute(query.group_by(outbox.c.status))}
     return OutboxCounts(found.get("pending", 0), found.get("delivered", 0), found.get("failed", 0))
 

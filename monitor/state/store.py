@@ -168,10 +168,10 @@ class StateStore:
         """The receiver did not: try again in so many seconds, or (None) give it up."""
         outbox.mark_failed(self.db, message, error, retry_in)
 
-    def outbox_counts(self) -> OutboxCounts:
-        """Messages pending, delivered, given up."""
+    def outbox_counts(self, receiver: str | None = None) -> OutboxCounts:
+        """Messages pending, delivered, given up: to one receiver, or to all."""
         with self.db.read() as connection:
-            return outbox.counts(self.db, connection)
+            return outbox.counts(self.db, connection, receiver)
 
     def notified_alerts(self, receiver: str) -> list[NotifiedAlert]:
         """What an Alertmanager receiver was last told."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monitor import failpoints
+from monitor.clock import Clock
 from monitor.config import Config, parse_config
 from monitor.daemon import Daemon
 from monitor.intake.sources.base import Polled, Source, SourceTopic
@@ -40,25 +41,32 @@ class FastClock:
 
 
 class EndingSource(MemorySource):
-    """Reads to the end of the topic and then stops the daemon."""
+    """Reads to the end of the topic and then stops the daemon, as soon as `done` says so."""
 
     daemon: Daemon | None = None
 
+    def __init__(
+        self, broker: MemoryBroker, topics: Sequence[SourceTopic], done: Callable[[], bool] = lambda: True
+    ) -> None:
+        super().__init__(broker, topics)
+        self._done = done
+
     def poll(self, timeout: float, max_records: int) -> Polled:
         polled = super().poll(0.0, min(max_records, RECORDS_PER_POLL))
-        if not polled.records and not any(self.lag().values()) and self.daemon is not None:
+        if not polled.records and not any(self.lag().values()) and self.daemon is not None and self._done():
             self.daemon.stop()
         return polled
 
 
-def configuration(directory: Path, url: str | None = None) -> Config:
-    """One topic from its beginning, a commit at every tick, a reference beside it."""
+def configuration(directory: Path, url: str | None = None, more: str = "") -> Config:
+    """One topic from its beginning, a commit at every tick, a reference beside it, and `more` keys."""
     text = f"""
 kafka: {{bootstrap_servers: ["unused:9092"], group: crash, topics: [{{name: {TOPIC}, start: earliest, live: false}}]}}
 store: {{url: "{url or f"sqlite:///{directory}/state.db"}", commit_interval: 0.2s}}
 identity: {{key_file: {directory}/identity.key}}
 models: {{credit-risk: {{reference: {directory}/reference.jsonl}}}}
 api: {{listen: "127.0.0.1:0"}}
+{more}
 """
     key = directory / "identity.key"
     if not key.exists():
@@ -74,16 +82,23 @@ def fill(broker: MemoryBroker, events: Sequence[bytes], partitions: int) -> None
         broker.produce(TOPIC, i % partitions, event)
 
 
-def run(config: Config, broker: MemoryBroker, spec: str | None) -> int:
-    """Run a daemon to the end of the topic in a child. Returns its exit code, negative for a signal."""
+def run(
+    config: Config,
+    broker: MemoryBroker,
+    spec: str | None,
+    clock: Clock | None = None,
+    done: Callable[[], bool] = lambda: True,
+) -> int:
+    """Run a daemon to the end of the topic in a child, and on until `done`. Returns its exit code, negative for a
+    signal."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
             if spec is not None:
                 failpoints.arm(spec)
-            source = EndingSource(broker, [SourceTopic(TOPIC, "earliest", "earliest")])
-            daemon = Daemon(config, FastClock(), lambda _: _as_source(source))
+            source = EndingSource(broker, [SourceTopic(TOPIC, "earliest", "earliest")], done)
+            daemon = Daemon(config, clock or FastClock(), lambda _: _as_source(source))
             source.daemon = daemon
             code = daemon.run()
         except BaseException:

@@ -1,0 +1,63 @@
+"""Messages about changed incidents, made for the same commit as the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from alerts.incidents import Incident, IncidentBook
+from alerts.messages import changes, message_body, message_key
+from alerts.policy import Policy, Route
+from monitor.config import Config, WebhookReceiver
+from monitor.state.unit import CommitUnit, OutboxRow
+
+OutboxWriter = Callable[[Incident | None, Incident, float], list[OutboxRow]]
+"""(incident before, incident now, time of the commit) → messages."""
+
+
+def no_messages(old: Incident | None, new: Incident, at: float) -> list[OutboxRow]:
+    """Nobody is told."""
+    return []
+
+
+def write_outbox(
+    policy: Policy, receivers: Sequence[str], old: Incident | None, new: Incident, at: float
+) -> list[OutboxRow]:
+    """The messages to each of the receivers. Whoever is once told of an incident is told how it goes on.
+
+    An incident that becomes severe enough for a receiver is opened for it then.
+    """
+    rows = []
+    for receiver in receivers:
+        if not policy.sends(receiver, new, new.severity_max):
+            continue
+        knows = old is not None and policy.sends(receiver, old, old.severity_max)
+        for change in changes(old if knows else None, new):
+            key = message_key(receiver, change)
+            rows.append(OutboxRow(key, receiver, new.id, change.event, message_body(change, at), at))
+    return rows
+
+
+def tell_changes(book: IncidentBook, unit: CommitUnit, outbox: OutboxWriter) -> None:
+    """Move the changed incidents of the book, and the messages about them, into the unit."""
+    for old, new in book.take_transitions():
+        unit.incidents.append(new)
+        unit.outbox += outbox(old, new, unit.at)
+
+
+def policy_of(config: Config) -> Policy:
+    """The routes as configured."""
+    return Policy(tuple(Route(r.targets, r.severity, r.kinds, r.models) for r in config.routes))
+
+
+def outbox_writer(config: Config) -> OutboxWriter:
+    """Makes the messages to webhooks. Alertmanagers are reconciled and get none, nor does anyone while `notify` is
+    off."""
+    names = tuple(webhooks(config))
+    return partial(write_outbox, policy_of(config), names) if names else no_messages
+
+
+def webhooks(config: Config) -> dict[str, WebhookReceiver]:
+    """Receivers of type webhook, by name; none while `notify` is off."""
+    found = {name: r for name, r in config.receivers.items() if isinstance(r, WebhookReceiver)}
+    return found if config.notify else {}
