@@ -33,7 +33,7 @@ def none(subject: str) -> list[StoredReference]:
 
 def test_an_acknowledgement_changes_the_incident_and_is_audited() -> None:
     book = IncidentBook([INCIDENT])
-    result, audit, _ = apply_command(book, none, command(incident="inc_1"), 7.0)
+    result, audit, *_ = apply_command(book, none, command(incident="inc_1"), 7.0)
     assert (result.id, result.ok, result.message) == (3, True, "inc_1 acknowledged by ann")
     assert audit is not None
     assert (audit.at, audit.actor, audit.action, audit.subject) == (7.0, "ann", ACKNOWLEDGE, "inc_1")
@@ -45,8 +45,8 @@ def test_an_acknowledgement_changes_the_incident_and_is_audited() -> None:
 )
 def test_what_cannot_be_done_is_answered_and_changes_nothing(refused: Command) -> None:
     book = IncidentBook([INCIDENT])
-    result, audit, reference = apply_command(book, none, refused, 7.0)
-    assert not result.ok and result.message and audit is None and reference is None
+    result, audit, reference, erased = apply_command(book, none, refused, 7.0)
+    assert not result.ok and result.message and audit is None and reference is None and erased is None
     assert book.take_changes() == []
 
 
