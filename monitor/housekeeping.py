@@ -20,7 +20,7 @@ from monitor.state.lease import Lease
 from monitor.state.store import StateStore
 
 RETENTION_SECONDS: Final = 3_600.0
-EXPIRY_SECONDS: Final = 86_400.0
+EXPIRY_SECONDS: Final = 3_600.0
 SIZE_SECONDS: Final = 60.0
 SOON_SECONDS: Final = 60.0
 """Removal begins this long after the start, when the daemon has caught up with more urgent things."""
