@@ -13,14 +13,19 @@ import pytest
 
 from monitor.clock import SystemClock
 from monitor.config import Config
+from monitor.config.schema import Heartbeat
+from monitor.daemon import Daemon
 from monitor.heartbeat import HeartbeatError, ask
 from monitor.housekeeping import Housekeeping, database_bytes
 from monitor.intake.events import DeadLetter, Reason
+from monitor.intake.sources.base import SourceTopic
+from monitor.intake.sources.memory import MemoryBroker, MemorySource
 from monitor.metrics import Metrics
 from monitor.state.lease import Lease
 from monitor.state.store import StateStore, open_store
 from monitor.state.unit import CommitUnit, IdentityRow
 from tests.components.waiting import wait_until
+from tests.crash.runner import TOPIC, configuration
 
 
 class Receiver(ThreadingHTTPServer):
@@ -169,3 +174,27 @@ def test_it_starts_and_stops(store: StateStore, lease: Lease, receiver: Receiver
     wait_until(lambda: len(receiver.asked) >= 2, 10, "signs of life come again")
     keeping.stop()
     keeping.stop()
+
+
+def test_the_daemon_keeps_house(tmp_path: Path, receiver: Receiver) -> None:
+    """Signs of life come while the daemon runs, and its last task has ended before it has."""
+    config = configuration(tmp_path)
+    beat = Heartbeat.model_validate({"url": receiver.url, "every": "100ms"})
+    config = config.model_copy(update={"heartbeat": beat})
+    (tmp_path / "reference.jsonl").write_text('{"features": {"a": 1}}\n')
+    broker = MemoryBroker()
+    broker.create_topic(TOPIC, 1)
+    daemon = Daemon(config, make_source=lambda _: MemorySource(broker, [SourceTopic(TOPIC, "earliest")]))
+    code: list[int] = []
+    thread = threading.Thread(target=lambda: code.append(daemon.run()))
+    thread.start()
+    try:
+        wait_until(lambda: len(receiver.asked) >= 2, 20, "signs of life come")
+        shown = daemon.metrics.registry.get_sample_value
+        assert (shown("modelwarden_database_bytes") or 0) > 4_096
+        assert shown("modelwarden_task_last_success_timestamp_seconds", {"task": "heartbeat"})
+    finally:
+        daemon.stop()
+        thread.join(30)
+    assert code == [0]
+    assert not [t for t in threading.enumerate() if "APScheduler" in t.name]
