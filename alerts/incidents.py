@@ -63,6 +63,8 @@ class Incident:
     held_by: tuple[str, ...] = ()
     """What keeps it open: causes of exact rules, and the account of an alarm. It closes when none is left."""
     taxonomy: dict[str, list[str]] = field(default_factory=dict)
+    silenced_until: float | None = None
+    """Wall-clock epoch seconds; None unless it is silenced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,22 @@ class IncidentBook:
 
     def acknowledge(self, incident: str, by: str) -> Incident:
         """Mark as seen by a person. KeyError when there is no such live incident."""
-        return self._put(replace(self._live[incident], status="acknowledged", acknowledged_by=by))
+        live = self._live[incident]
+        status: Status = "silenced" if live.status == "silenced" else "acknowledged"
+        return self._put(replace(live, status=status, acknowledged_by=by))
+
+    def silence(self, incident: str, until: float) -> Incident:
+        """Nobody is told of it until then (wall clock), unless it gets worse. KeyError: no such live incident."""
+        return self._put(replace(self._live[incident], status="silenced", silenced_until=until))
+
+    def end_silences(self, at: float, incident: str | None = None) -> list[Incident]:
+        """Incidents whose silence is over at this time; one that is named, whenever its silence would end."""
+        over = [
+            i
+            for i in self.open()
+            if i.status == "silenced" and (i.id == incident or (incident is None and (i.silenced_until or 0.0) <= at))
+        ]
+        return [self._put(_audible(i)) for i in over]
 
     def resolve(self, incident: str, at: float, resolution: str) -> Incident:
         """Close by hand or by rule. KeyError when there is no such live incident."""
@@ -188,6 +205,8 @@ class IncidentBook:
         new = tuple(s for s in _subjects(finding, sighting.event_id) if (s.type, s.id) not in known)
         worse = finding.severity if _RANK[finding.severity] > _RANK[incident.severity] else incident.severity
         measures = _merged(incident, finding)
+        if worse != incident.severity and incident.status == "silenced":
+            incident = _audible(incident)  # the silence was for what it was
         return replace(
             incident,
             severity=worse,
@@ -201,6 +220,11 @@ class IncidentBook:
             alarms=incident.alarms + 1,
             held_by=tuple(dict.fromkeys((*incident.held_by, _holder(finding)))),
         )
+
+
+def _audible(incident: Incident) -> Incident:
+    status: Status = "open" if incident.acknowledged_by is None else "acknowledged"
+    return replace(incident, status=status, silenced_until=None)
 
 
 def _holder(finding: Finding) -> str:

@@ -43,6 +43,7 @@ def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseud
         "resolved_at": rfc3339_or_none(incident.resolved_at),
         "resolution": incident.resolution,
         "acknowledged_by": incident.acknowledged_by,
+        "silenced_until": rfc3339_or_none(incident.silenced_until),
         "onset": rfc3339_or_none(incident.onset),
         "subjects": [_subject(s, resolve) for s in incident.subjects],
         "detectors": list(incident.detectors),

@@ -166,8 +166,6 @@ def without_effect(config: Config) -> Iterator[str]:
     for name, entry in config.models.listed.items():
         for key in sorted(entry.model_fields_set & _LATER):
             yield f"models.{name}.{key}: has no effect in this version"
-    if config.store.model_fields_set & {"retention"}:
-        yield "store.retention: this version keeps everything"
 
 
 _LATER = {

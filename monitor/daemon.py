@@ -21,6 +21,7 @@ from monitor.assembly import identity_key, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
 from monitor.config import Config
 from monitor.delivery import Delivery
+from monitor.housekeeping import Housekeeping
 from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
@@ -97,20 +98,23 @@ class Daemon:
         delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers)
         server.start()
         delivery.start()
+        keeping = Housekeeping(store, lambda: self.config, self.metrics, self.clock, self._well)
+        keeping.start()
         for sentence in without_effect(self.config):
             log.warning(sentence)
         log.info("serving", address=f"http://{server.address[0]}:{server.address[1]}", holder=self.holder)
         try:
             while not self._stop.is_set():
-                self._turn(store, key, delivery, exclusive)
+                self._turn(store, key, delivery, keeping, exclusive)
         finally:
+            keeping.stop()
             delivery.stop()
             server.stop()
             store.close()
         log.info("stopped")
         return 0
 
-    def _turn(self, store: StateStore, key: bytes, delivery: Delivery, exclusive: bool) -> None:
+    def _turn(self, store: StateStore, key: bytes, delivery: Delivery, keeping: Housekeeping, exclusive: bool) -> None:
         """Take the lease and hold it as long as possible, or wait a second.
 
         `exclusive`: no other daemon can be alive on this database, so the lease of a dead one is not waited for.
@@ -130,9 +134,10 @@ class Daemon:
         self.metrics.active.set(1)
         self.metrics.epoch.set(lease.epoch)
         delivery.hold(lease)
+        keeping.hold(lease)
         source = self._make_source(self.config)
         try:
-            parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery)
+            parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery, keeping.troubles)
             Session(parts, lease, source, key).run(self._stop)
             store.release(lease)
         except Fenced as error:
@@ -148,6 +153,7 @@ class Daemon:
             raise
         finally:
             delivery.hold(None)
+            keeping.hold(None)
             self.metrics.active.set(0)
             source.close()
 
@@ -155,6 +161,10 @@ class Daemon:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""
         age = self.clock.monotonic() - self.condition.healthy_at
         return age < 60.0, "ok" if age < 60.0 else f"the loop has not come round for {age:.0f} s"
+
+    def _well(self) -> bool:
+        """Whether the watch is kept, if this process holds the lease."""
+        return self._healthy()[0] and self._ready()[0]
 
     def _ready(self) -> tuple[bool, str]:
         return self.condition.ready, self.condition.text

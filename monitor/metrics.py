@@ -86,6 +86,14 @@ class Metrics:
             ["receiver"],
             registry=r,
         )
+        self.task_failures = Counter(
+            "modelwarden_task_failures", "Recurring tasks that raised an error.", ["task"], registry=r
+        )
+        self.task_success = Gauge(
+            "modelwarden_task_last_success_timestamp_seconds", "When a task last succeeded.", ["task"], registry=r
+        )
+        self.rows_removed = Counter("modelwarden_rows_removed", "Rows past retention.", ["table"], registry=r)
+        self.database_bytes = Gauge("modelwarden_database_bytes", "Size of the database.", registry=r)
         self.series_dropped = Counter("modelwarden_series_dropped", "Series refused by limits.series.", registry=r)
 
     def admits(self, *series: str) -> bool:

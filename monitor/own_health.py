@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from alerts.incidents import Incident, Sighting
+from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Severity, SubjectRef
 
 DAEMON = "daemon"
 """Subject of these incidents."""
 QUIET_SECONDS = 3_600.0
-LASTING = ("reference:", "detector:", "anew:", "source:")
+LASTING = ("reference:", "detector:", "anew:", "source:", "task:")
 FADING = ("lost:", "unwatched")
 
 
@@ -42,6 +42,16 @@ class OwnHealth:
             return False
         self._last[cause] = at
         return True
+
+    def over(self, cause: str, at: float) -> None:
+        """It is mended: close it."""
+        if cause in self._last:
+            self._close(cause, at)
+
+    def resolved(self, book: IncidentBook) -> None:
+        """Somebody may have closed one by hand: if it happens again, that is news."""
+        live = {i.cause for i in book.open() if i.subject == DAEMON}
+        self._last = {cause: last for cause, last in self._last.items() if cause in live}
 
     def fade(self, at: float) -> None:
         """Close what has not happened for long."""

@@ -153,6 +153,15 @@ class Pipeline:
         measure = Measure("source", reason[:400], 1.0, 0.0, "sources stopped", 1, at, at)
         self.health.tell("source:stopped", measure, at)
 
+    def task_trouble(self, task: str, reason: str, failures: int, at: float) -> None:
+        """A recurring task of the daemon keeps failing (`failures` in a row), or (none) works again."""
+        if not failures:
+            self.health.over(f"task:{task}", at)
+            return
+        where = f"{task}: {reason}"[:400]
+        measure = Measure("housekeeping", where, float(failures), 0.0, "failures in a row", failures, at, at)
+        self.health.tell(f"task:{task}", measure, at)
+
     def tick(self, at: float) -> None:
         """Let time pass: every queued event is judged, and detectors hear the watermark."""
         self._now = at
@@ -161,6 +170,8 @@ class Pipeline:
             watch.advance(self._report)
             self._watch_health(watch)
         self.health.fade(at)
+        if self.book.end_silences(at):
+            self.urgent = True
         self._show()
         self._unit.trail.append(Tick(at))
         failpoint("after_tick")
@@ -263,12 +274,8 @@ class Pipeline:
         """Apply an operator's command, with its audit row, in the next commit."""
         if command.id in {result.id for result in self._unit.commands}:
             return
-        result, act, reference = apply_command(self.book, references, command, self._now)
-        self._unit.commands.append(result)
-        if reference is not None:
-            self._unit.references.append(reference)
-        if act is not None:
-            self._unit.audit.append(act)
+        apply_command(self.book, references, command, self._now).add_to(self._unit)
+        self.health.resolved(self.book)
         self.urgent = True
 
     # --- inside --------------------------------------------------------------------------------------------------

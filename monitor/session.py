@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +19,7 @@ from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline
+from monitor.schedule import Trouble
 from monitor.startup import claim_partitions, load_state
 from monitor.state.errors import StoreUnavailable
 from monitor.state.lease import Lease
@@ -35,6 +37,8 @@ MAX_TRAIL = 600
 """Ticks and slices after which a commit is due even if no record came: state that time changes is stored too."""
 MAX_PENDING = 50_000
 """Records after which a commit is due whatever the interval: a restart reads at most this many again."""
+REFRESH_SECONDS = 86_400.0
+"""Each identifier met is reported to the store once in this time, which so learns who is still there."""
 RETRY_SECONDS = (0.2, 5.0)
 """Waits between tries while the database is away: the first, and the longest."""
 
@@ -66,6 +70,8 @@ class Parts:
     condition: Condition
     store: StateStore
     delivery: Delivery
+    troubles: Callable[[], Sequence[Trouble]] = tuple
+    """What changed with the daemon's recurring tasks since the last call."""
 
 
 class Session:
@@ -86,6 +92,7 @@ class Session:
         self._shown_open: set[tuple[str, str, str]] = set()
         now = parts.clock.monotonic()
         self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = now
+        self._last_refresh = now
 
     def run(self, stop: threading.Event) -> None:
         """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
@@ -170,6 +177,9 @@ class Session:
             work = self.pipeline.pending or self.pipeline.trail_length > MAX_TRAIL
             if self.pipeline.urgent or self.pipeline.pending >= MAX_PENDING or (due and work):
                 self._commit(stop)
+        if now - self._last_refresh >= REFRESH_SECONDS:
+            self._last_refresh = now
+            self.pseudonyms.refresh()
         if now - self._last_discovery >= DISCOVER_SECONDS:
             self._last_discovery = now
             self._look_around()
@@ -185,6 +195,8 @@ class Session:
         self._show_lag()
 
     def _tick(self) -> None:
+        for trouble in self.parts.troubles():
+            self.pipeline.task_trouble(trouble.task, trouble.reason, trouble.failures, self.parts.clock.now())
         self.pipeline.tick(self.parts.clock.now())
 
     def _commit(self, stop: threading.Event) -> None:

@@ -7,17 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from monitor.cli.audit_verify import audit_verify
 from monitor.cli.backtest import backtest
 from monitor.cli.check_config import check_config
 from monitor.cli.clients_show import clients_show
 from monitor.cli.demo import demo
 from monitor.cli.doctor import doctor
+from monitor.cli.erase import erase
+from monitor.cli.export_deploy import export_grafana, export_prometheus, export_systemd
 from monitor.cli.export_schema import export_schema
 from monitor.cli.failures import guarded
 from monitor.cli.healthcheck import healthcheck
 from monitor.cli.incidents_ack import incidents_ack
 from monitor.cli.incidents_list import incidents_list
+from monitor.cli.incidents_resolve import incidents_resolve
 from monitor.cli.incidents_show import incidents_show
+from monitor.cli.incidents_silence import incidents_silence
 from monitor.cli.init import init
 from monitor.cli.migrate import migrate
 from monitor.cli.reference_approve import reference_approve
@@ -34,6 +39,7 @@ app = typer.Typer(name="modelwarden", add_completion=True, **_STYLE)
 incidents = typer.Typer(help="See what is wrong, and say that it was seen.", **_STYLE)
 clients = typer.Typer(help="See who queries a model.", **_STYLE)
 reference = typer.Typer(help="What models are judged against.", **_STYLE)
+audit = typer.Typer(help="Who did what.", **_STYLE)
 export = typer.Typer(help="Print what other programs read.", **_STYLE)
 
 
@@ -58,6 +64,8 @@ app.add_typer(incidents, name="incidents")
 _add(incidents, "list", incidents_list)
 _add(incidents, "show", incidents_show)
 _add(incidents, "ack", incidents_ack)
+_add(incidents, "resolve", incidents_resolve)
+_add(incidents, "silence", incidents_silence)
 app.add_typer(clients, name="clients")
 _add(clients, "show", clients_show)
 app.add_typer(reference, name="reference")
@@ -65,12 +73,18 @@ _add(reference, "list", reference_list)
 _add(reference, "show", reference_show)
 _add(reference, "approve", reference_approve)
 _add(reference, "build", reference_build)
+_add(app, "erase", erase)
+app.add_typer(audit, name="audit")
+_add(audit, "verify", audit_verify)
 _add(app, "init", init)
 _add(app, "check-config", check_config)
 _add(app, "doctor", doctor)
 _add(app, "send-test-alert", send_test_alert)
 app.add_typer(export, name="export")
 _add(export, "schema", export_schema)
+_add(export, "grafana", export_grafana)
+_add(export, "prometheus", export_prometheus)
+_add(export, "systemd", export_systemd)
 _add(app, "migrate", migrate)
 _add(app, "healthcheck", healthcheck)
 _add(app, "version", version)

@@ -39,7 +39,8 @@ def _print(row: dict[str, Any]) -> None:
         ("model", row["model"]), ("version", row["model_version"]), ("tenant", row["tenant"] or None),
         ("status", row["status"]), ("opened", when(row["opened_at"])), ("onset", when(row["onset"])),
         ("resolved", when(row["resolved_at"]) or None), ("resolution", row["resolution"] or None),
-        ("acknowledged by", row["acknowledged_by"]), ("alarms", row["alarms"]),
+        ("acknowledged by", row["acknowledged_by"]),
+        ("silenced until", when(row["silenced_until"]) or None), ("alarms", row["alarms"]),
         ("detectors", ", ".join(row["detectors"])), *_ids(row["taxonomy"]),
     ]  # fmt: skip
     print_table("", ("", ""), (fact for fact in facts if fact[1] is not None))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from monitor.assembly import key_path
-from monitor.cli.failures import say
+from monitor.cli.failures import CommandError, say
 from monitor.config import Config
 from monitor.intake.identity import (
     IdentityKeyError,
@@ -31,6 +31,15 @@ def stored(config: Config) -> Iterator[StateStore]:
         yield store
     finally:
         store.close()
+
+
+def live_incident(store: StateStore, incident: str) -> None:
+    """CommandError unless there is such an incident and it is not resolved."""
+    found = store.incident(incident)
+    if found is None:
+        raise CommandError(f"There is no incident {incident}.")
+    if found.status == "resolved":
+        raise CommandError(f"{incident} is resolved already.")
 
 
 def group_of(config: Config) -> str:

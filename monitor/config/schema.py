@@ -24,6 +24,7 @@ from monitor.config.values import (
     Positive,
     Size,
     Switch,
+    UrlKey,
 )
 
 
@@ -32,7 +33,7 @@ class Retention(Section):
 
     incidents: Duration = key("Incidents, after they are resolved.", "400d")
     dead_letters: Duration = key("Records that could not be read.", "30d")
-    evidence: Duration = key("Evidence behind incidents.", "90d")
+    evidence: Duration = key("Evidence behind resolved incidents, and the recorded trail.", "90d")
 
 
 class Store(Section):
@@ -51,6 +52,25 @@ class Identity(Section):
         None,
         reload=False,
     )
+    expire: Duration = key(
+        "Identities not seen for this long are deleted; their pseudonyms stay. Those in open incidents wait.",
+        "400d",
+        reload=False,
+    )
+
+
+class Heartbeat(Section):
+    """Signs of life, so that something else notices when nobody watches any more."""
+
+    url: UrlKey | None = key(
+        "Asked (GET) at each interval while the daemon is active and ready; an external service tells when it stops.",
+        None, reload=False, example="https://hc-ping.com/your-check", repr=False,
+    )  # fmt: skip
+    every: Duration = key("Interval.", "1m", reload=False)
+    alertmanager: Switch = key(
+        "Keep the alert ModelWardenHeartbeat firing in every Alertmanager; it resolves two intervals after the last.",
+        False, reload=False,
+    )  # fmt: skip
 
 
 class Access(Section):
@@ -94,6 +114,7 @@ class Config(Section):
     access: Access = key("What is known of the network.", {})
     notify: Switch = key("off: a dry run that lists what would have been sent.", True)
     overload: Literal["lag", "sample"] = key("When events come too fast: fall behind, or sample, weighted.", "lag")
+    heartbeat: Heartbeat = key("Signs of life.", {}, reload=False)
     limits: Limits = key("Bounds on input and state.", {})
     api: Api = key("HTTP server.", {}, reload=False)
 

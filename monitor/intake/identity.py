@@ -90,10 +90,22 @@ class Pseudonyms:
         """
         return (self._places.young.get(value) or self._places.find(value, self._place, at)).networks
 
+    def refresh(self) -> None:
+        """Report every identifier met from now on once more, so that the store learns who is still there."""
+        self._clients, self._principals = _Recent(CACHE_SIZE), _Recent(CACHE_SIZE)
+        self._places, self._reported = _Recent(CACHE_SIZE), _Recent(REPORTED_SIZE)
+
     def take_new(self) -> list[IdentityRow]:
         """Identities met since the last call, encrypted; one that was forgotten meanwhile may come again."""
         new, self._new = self._new, []
         return [IdentityRow(name, domain, self.encrypt(name, domain, value), at) for name, domain, value, at in new]
+
+    def known_as(self, value: str) -> dict[str, str]:
+        """Domain → pseudonym under which an identifier may have been stored: client, principal, and address."""
+        found = {CLIENT: _normal(value), PRINCIPAL: _normal(value)}
+        address = _parse_address(value)
+        found[ADDRESS] = _normal(value) if address is None else str(address)
+        return {domain: self._hashed(domain, text) for domain, text in found.items()}
 
     def encrypt(self, pseudonym: str, domain: str, value: str) -> bytes:
         """`value` for the identities table, bound to its pseudonym. The same input gives the same bytes (AES-SIV)."""
@@ -130,12 +142,15 @@ class Pseudonyms:
     def _pseudonym(self, domain: str, value: str, at: float) -> str:
         if self._plain:
             return value[:MAX_STORED_CHARACTERS]
-        digest = hmac.digest(self._key, f"{domain}\0{value}".encode(), "sha256")
-        pseudonym = PREFIX + base64.b32encode(digest[:16]).decode()[:26].lower()
+        pseudonym = self._hashed(domain, value)
         if pseudonym not in self._reported:
             self._reported.keep(pseudonym, True)
             self._new.append((pseudonym, domain, value[:MAX_STORED_CHARACTERS], at))
         return pseudonym
+
+    def _hashed(self, domain: str, value: str) -> str:
+        digest = hmac.digest(self._key, f"{domain}\0{value}".encode(), "sha256")
+        return PREFIX + base64.b32encode(digest[:16]).decode()[:26].lower()
 
 
 class _Recent(Generic[V]):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from monitor.failpoints import failpoint
-from monitor.state import audit, references, rows
+from monitor.state import audit, identities, references, rows
 from monitor.state.codec import encode
 from monitor.state.database import Database, Row
 from monitor.state.errors import Conflict
@@ -24,7 +24,6 @@ from monitor.state.tables import (
     commits,
     dead_letters,
     evidence,
-    identities,
     incident_subjects,
     incidents,
     offsets,
@@ -61,6 +60,7 @@ def commit(db: Database, unit: CommitUnit, lease: Lease, audit_key: bytes | None
         db.upsert(connection, state_pages, prepared.pages)
         failpoint("after_pages")
         _tell(db, connection, prepared)
+        identities.store(db, connection, unit.identities, unit.erased, unit.at)
         _answer(db, connection, unit, lease.epoch)
         references.store(db, connection, unit.references)
         audit.append(db, connection, audit_key, unit.audit)
@@ -89,7 +89,6 @@ class _Prepared:
     evidence: list[Row]
     dead_letters: list[Row]
     outbox: list[Row]
-    identities: list[Row]
 
 
 def _prepared(group: str, unit: CommitUnit, epoch: int) -> _Prepared:
@@ -115,7 +114,6 @@ def _prepared(group: str, unit: CommitUnit, epoch: int) -> _Prepared:
         evidence=[row for incident in last for row in rows.evidence_rows(group, incident)],
         dead_letters=[rows.dead_letter_row(group, unit.cluster_id, letter, unit.at) for letter in unit.dead_letters],
         outbox=[{"group_id": group, **row._asdict(), **_UNSENT} for row in unit.outbox],
-        identities=[{"group_id": group, **row._asdict()} for row in unit.identities],
     )
 
 
@@ -153,7 +151,7 @@ def _drop(db: Database, connection: Connection, unit: CommitUnit) -> None:
 
 
 def _tell(db: Database, connection: Connection, prepared: _Prepared) -> None:
-    """Subjects, incidents with their subjects and evidence replaced, messages, dead letters, identities."""
+    """Subjects, incidents with their subjects and evidence replaced, messages, dead letters."""
     db.upsert(connection, subjects, prepared.watched)
     db.upsert(connection, incidents, prepared.incidents)
     ids = [row["incident_id"] for row in prepared.incidents]
@@ -166,7 +164,6 @@ def _tell(db: Database, connection: Connection, prepared: _Prepared) -> None:
     for row in prepared.outbox:  # one by one: their numbers are their order
         db.insert_new(connection, outbox, [row], keys=("group_id", "key"))
     db.insert_new(connection, dead_letters, prepared.dead_letters)
-    db.insert_new(connection, identities, prepared.identities)
 
 
 def _answer(db: Database, connection: Connection, unit: CommitUnit, epoch: int) -> None:

@@ -70,12 +70,19 @@ class Database:
         with translated(self.url), begin_write(self.engine) as connection:
             yield connection
 
-    def upsert(self, connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-        """Insert rows or, where the primary key exists, replace all other columns. Of equal keys the last row wins."""
+    def upsert(
+        self, connection: Connection, table: Table, rows: Iterable[Row], replace: Sequence[str] | None = None
+    ) -> None:
+        """Insert rows or, where the primary key exists, replace all other columns (or those in `replace`).
+
+        Of equal keys the last row wins.
+        """
         keys = [column.name for column in table.primary_key]
         unique = list({tuple(row[key] for key in keys): row for row in rows}.values())
         statement = self._insert(table)
         others = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+        if replace is not None:
+            others = {name: others[name] for name in replace}
         self._insert_all(connection, statement.on_conflict_do_update(index_elements=keys, set_=others), unique)
 
     def insert_new(

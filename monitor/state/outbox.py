@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from monitor.state.database import Database
+from monitor.state.settings import setting
 from monitor.state.tables import outbox
 
 
@@ -84,7 +85,14 @@ def counts(db: Database, connection: sa.Connection, receiver: str | None = None)
     if receiver is not None:
         query = query.where(outbox.c.receiver == receiver)
     found = {row[0]: int(row[1]) for row in connection.execute(query.group_by(outbox.c.status))}
-    return OutboxCounts(found.get("pending", 0), found.get("delivered", 0), found.get("failed", 0))
+    for status in ("delivered", "failed"):
+        found[status] = found.get(status, 0) + int(setting(db, connection, removed_key(status)) or 0)
+    return OutboxCounts(found.get("pending", 0), found["delivered"], found["failed"])
+
+
+def removed_key(status: str) -> str:
+    """The setting that counts messages of a status that retention has removed."""
+    return f"outbox_removed_{status}"
 
 
 def _mark(db: Database, message: OutboxMessage, *where: sa.ColumnElement[bool], **values: Any) -> None:

@@ -69,12 +69,17 @@ def load(db: Database, subject: str) -> list[StoredReference]:
 
 def summaries(db: Database) -> list[ReferenceSummary]:
     """All versions of all subjects, by subject, role and version."""
+    with db.read() as connection:
+        return summaries_in(db, connection)
+
+
+def summaries_in(db: Database, connection: Connection) -> list[ReferenceSummary]:
+    """As `summaries`, in the caller's transaction."""
     names = [name for name in ReferenceSummary._fields if name != "rows"]
     query = (
         sa.select(*(references.c[name] for name in names), references.c.meta)
         .where(references.c.group_id == db.group)
         .order_by(references.c.subject, references.c.role, references.c.version)
     )
-    with db.read() as connection:
-        found = connection.execute(query).all()
+    found = connection.execute(query).all()
     return [ReferenceSummary(**{n: getattr(row, n) for n in names}, rows=row.meta.get("rows")) for row in found]

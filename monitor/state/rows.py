@@ -20,7 +20,7 @@ def incident_row(group: str, incident: Incident, at: float) -> Row:
     names = (
         "subject", "model", "tenant", "kind", "account", "cause", "severity", "severity_max", "status",
         "model_version", "opened_at", "resolved_at", "onset", "why", "last_position", "alarms", "resolution",
-        "acknowledged_by", "taxonomy",
+        "acknowledged_by", "taxonomy", "silenced_until",
     )  # fmt: skip
     row = {name: getattr(incident, name) for name in names}
     lists = {name: list(getattr(incident, name)) for name in ("detectors", "atlas", "held_by")}
@@ -81,6 +81,7 @@ def incident_of(row: Any, subjects: Iterable[Any], evidence: Iterable[Any]) -> I
         acknowledged_by=row.acknowledged_by,
         taxonomy=row.taxonomy,
         held_by=tuple(row.held_by),
+        silenced_until=row.silenced_until,
     )
 
 

@@ -149,6 +149,7 @@ incidents = Table(
     _required("resolution", Words(400)),
     Column("acknowledged_by", Words(200)),
     _required("held_by", Json()),
+    Column("silenced_until", Real()),
     _required("updated_at", Real()),
     Index("ix_incidents_group_id_status_opened_at", "group_id", "status", "opened_at"),
     Index("ix_incidents_group_id_opened_at", "group_id", "opened_at"),
@@ -273,6 +274,15 @@ identities = Table(
     _required("domain", Words(32)),
     _required("ciphertext", LargeBinary()),
     _required("first_seen", Real()),
+    Column("last_seen", Real()),  # when it was last stored: at most about a day before its last event
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    _group(),
+    _key("pseudonym", 64),  # its identity was erased, and is not stored again
+    _required("at", Real()),
 )
 
 references = Table(

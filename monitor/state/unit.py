@@ -154,6 +154,8 @@ class CommitUnit:
     outbox: list[OutboxRow] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     identities: list[IdentityRow] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+    """Pseudonyms whose identities are erased, and never stored again."""
     references: list[ReferenceRow] = field(default_factory=list)
     commands: list[CommandResult] = field(default_factory=list)
     audit: list[AuditRow] = field(default_factory=list)

@@ -173,3 +173,44 @@ def test_a_storm_of_alarms_does_not_grow_an_incident_without_bound() -> None:
         book.apply(sighting(100 + i, measures=(measure,), subjects=(SubjectRef("feature", f"f{i}"),)))
     assert len(book.open()) == 1
     assert len(book.open()[0].measures) <= 64
+
+
+def silenced() -> IncidentBook:
+    book = IncidentBook()
+    opened = book.apply(sighting())
+    assert opened is not None
+    book.silence(opened.id, 5_000.0)
+    book.take_changes()
+    return book
+
+
+def test_a_silence_ends_in_time() -> None:
+    book = silenced()
+    (incident,) = book.open()
+    assert (incident.status, incident.silenced_until) == ("silenced", 5_000.0)
+    assert book.end_silences(4_999.0) == [] and book.take_changes() == []
+    (heard,) = book.end_silences(5_000.0)
+    assert (heard.status, heard.silenced_until) == ("open", None)
+    assert book.take_changes() == [heard] and book.end_silences(6_000.0) == []
+
+
+def test_a_silence_ends_when_the_incident_gets_worse() -> None:
+    book = silenced()
+    same = book.apply(sighting(200))
+    assert same is not None and same.status == "silenced"
+    worse = book.apply(sighting(300, severity="critical"))
+    assert worse is not None and (worse.status, worse.silenced_until) == ("open", None)
+
+
+def test_an_acknowledged_incident_is_acknowledged_again_after_its_silence() -> None:
+    book = silenced()
+    (incident,) = book.open()
+    assert book.acknowledge(incident.id, "ann").status == "silenced"
+    assert [i.status for i in book.end_silences(0.0, incident.id)] == ["acknowledged"]
+
+
+def test_a_silenced_incident_still_resolves() -> None:
+    book = silenced()
+    (incident,) = book.open()
+    closed = book.apply(sighting(300, cause=incident.id, action="recover"))
+    assert closed is not None and closed.status == "resolved"

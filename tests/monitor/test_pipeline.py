@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from detectors import base
 from detectors.base import Batch, Detector, Finding, Page, Views
+from monitor.commands import ERASE, RESOLVE, SILENCE
 from monitor.demo.traffic import CreditTraffic
 from monitor.intake.events import Reason, Record
 from monitor.intake.formats.base import TopicRules, formats
@@ -23,6 +24,7 @@ from monitor.own_health import QUIET_SECONDS
 from monitor.pipeline import Intake, Pipeline, PipelineSettings
 from monitor.references import ReferenceFileError, origin_of, read_reference, rows_of
 from monitor.state.codec import decode, encode
+from monitor.state.commands import Command
 from monitor.state.unit import CommitUnit, Slice, StatePage, Tick
 from monitor.watch import PROVISIONAL_ROWS, WatchSettings
 
@@ -369,3 +371,48 @@ def _empty(directory: Any) -> Any:
     path = directory / "empty.jsonl"
     path.write_text("")
     return path
+
+
+def test_a_task_that_keeps_failing_is_told_until_it_works_again() -> None:
+    pipe = pipeline()
+    pipe.task_trouble("retention", "no space", 3, 10.0)
+    (incident,) = pipe.take_unit(10.0).incidents
+    assert (incident.kind, incident.severity, incident.status) == ("monitor_health", "warning", "open")
+    assert "retention: no space" in incident.why
+    pipe.task_trouble("retention", "", 0, 20.0)
+    (incident,) = pipe.take_unit(20.0).incidents
+    assert incident.status == "resolved"
+
+
+def test_a_condition_resolved_by_hand_is_told_again_when_it_happens_again() -> None:
+    pipe = pipeline()
+    pipe.task_trouble("retention", "no space", 3, 10.0)
+    (incident,) = pipe.take_unit(10.0).incidents
+    pipe.apply_command(Command(1, "ann", RESOLVE, {"incident": incident.id}, 0.0), lambda subject: [])
+    assert not pipe.health.touch(incident.cause, 20.0)
+    unit = pipe.take_unit(20.0)
+    assert [i.status for i in unit.incidents] == ["resolved"] and len(unit.audit) == 1
+    pipe.task_trouble("retention", "no space", 3, 30.0)
+    (again,) = pipe.take_unit(30.0).incidents
+    assert again.status == "open" and again.id != incident.id
+
+
+def test_a_silence_ends_with_a_tick_and_is_committed_soon() -> None:
+    pipe = pipeline()
+    pipe.task_trouble("retention", "no space", 3, 10.0)
+    pipe.tick(10.0)
+    (incident,) = pipe.take_unit(10.0).incidents
+    silence = Command(1, "ann", SILENCE, {"incident": incident.id, "seconds": 60}, 0.0)
+    pipe.apply_command(silence, lambda subject: [])
+    assert [i.status for i in pipe.take_unit(11.0).incidents] == ["silenced"]
+    pipe.tick(69.0)
+    assert not pipe.urgent
+    pipe.tick(70.0)
+    assert pipe.urgent and [i.status for i in pipe.take_unit(70.0).incidents] == ["open"]
+
+
+def test_an_erasure_is_in_the_next_commit() -> None:
+    pipe, name = pipeline(), "c_" + "a2" * 13
+    pipe.apply_command(Command(1, "ann", ERASE, {"pseudonym": name}, 0.0), lambda subject: [])
+    unit = pipe.take_unit(1.0)
+    assert unit.erased == [name] and [a.action for a in unit.audit] == [ERASE]

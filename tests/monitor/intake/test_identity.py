@@ -210,3 +210,23 @@ def test_no_key_where_no_file_can_be(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 64)
     path.chmod(0o640)
     assert load_or_create_key(path, create=False) == b"x" * 64
+
+
+def test_an_identifier_is_known_by_the_pseudonyms_it_was_stored_under() -> None:
+    names = Pseudonyms(KEY)
+    known = names.known_as("::ffff:192.0.2.7")
+    assert known["client"] == names.client("::ffff:192.0.2.7")
+    assert known["principal"] == names.principal("::ffff:192.0.2.7")
+    assert known["address"] == names.address("192.0.2.7")
+
+
+def test_after_a_refresh_everybody_is_reported_once_more() -> None:
+    names = Pseudonyms(KEY)
+    first = names.client("acme", 1.0)
+    assert [row.pseudonym for row in names.take_new()] == [first]
+    names.client("acme", 2.0)
+    assert names.take_new() == []
+    names.refresh()
+    names.client("acme", 3.0)
+    names.client("acme", 4.0)
+    assert [(row.pseudonym, row.first_seen) for row in names.take_new()] == [(first, 3.0)]

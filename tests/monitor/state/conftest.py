@@ -167,6 +167,7 @@ def nth_unit(n: int) -> CommitUnit:
         DeadLetter("p", 1, was, 2, Reason.BAD_TIME, "ts", {"ts": "text:5"}, 99, "cd" * 32),
     ]
     unit.identities = [IdentityRow(f"c_{n}", "client", b"\x00\xff" * 20, 100.0 + n)]
+    unit.erased = [f"c_gone_{n}"]
     subject, role, origin = "model:/credit", "target", "refs/credit.jsonl"
     unit.references = [ReferenceRow(subject, role, f"hash-{n}", origin, b"\x01" * 9, {"rows": n}, 1.0, None, None)]
     unit.audit = [AuditRow(100.0 + n, "alice", "ack", "inc_1", {"n": n, "share": 0.1 * n})]
