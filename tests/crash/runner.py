@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor import failpoints
+from monitor.assembly import source_topics
 from monitor.config import Config, parse_config
 from monitor.daemon import Daemon
-from monitor.intake.sources.base import Polled, Source, SourceTopic
+from monitor.intake.sources.base import Polled, Source
 from monitor.intake.sources.memory import MemoryBroker, MemorySource
 from monitor.state.store import open_store
 
 TOPIC = "predictions"
 RECORDS_PER_POLL = 150
+IDLE_POLLS = 20
+"""At the end of the topics: records that wait for those of other partitions are handed on meanwhile."""
 
 
 class FastClock:
@@ -40,13 +43,15 @@ class FastClock:
 
 
 class EndingSource(MemorySource):
-    """Reads to the end of the topic and then stops the daemon."""
+    """Reads to the end of the topics and then stops the daemon."""
 
     daemon: Daemon | None = None
+    idle = 0
 
     def poll(self, timeout: float, max_records: int) -> Polled:
         polled = super().poll(0.0, min(max_records, RECORDS_PER_POLL))
-        if not polled.records and not any(self.lag().values()) and self.daemon is not None:
+        self.idle = 0 if polled.records or any(self.lag().values()) else self.idle + 1
+        if self.idle > IDLE_POLLS and self.daemon is not None:
             self.daemon.stop()
         return polled
 
@@ -82,7 +87,7 @@ def run(config: Config, broker: MemoryBroker, spec: str | None) -> int:
         try:
             if spec is not None:
                 failpoints.arm(spec)
-            source = EndingSource(broker, [SourceTopic(TOPIC, "earliest", "earliest")])
+            source = EndingSource(broker, source_topics(config))
             daemon = Daemon(config, FastClock(), lambda _: _as_source(source))
             source.daemon = daemon
             code = daemon.run()

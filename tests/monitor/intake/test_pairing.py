@@ -33,9 +33,9 @@ def response(key: str, rows: int = 1, at: float = AT + 0.25, offset: int = 0, **
 def test_a_pair_is_the_events_of_its_rows() -> None:
     expected = [
         Event(
-            EventType.PREDICTION, time=AT + 0.25, row=i, event_id=f"k/{i}", request_id="k", model="m", model_version="v3",
-            client="c_1", features={"a": 2.0 * i, "b": 2.0 * i + 1}, prediction="yes",
-            scores={"no": 0.2, "yes": 0.8}, latency_ms=250.0,
+            EventType.PREDICTION, time=AT + 0.25, row=i, event_id=f"k/{i}", request_id="k", model="m",
+            model_version="v3", client="c_1", features={"a": 2.0 * i, "b": 2.0 * i + 1},
+            prediction="yes", scores={"no": 0.2, "yes": 0.8}, latency_ms=250.0,
         )
         for i in range(2)
     ]  # fmt: skip
