@@ -314,7 +314,11 @@ class Pipeline:
         origin = record[:3]
         try:
             decoded = intake.format.decode(record, intake.rules)
-            if decoded.half is not None and intake.pairing is not None:
+            if decoded.half is not None:
+                if intake.pairing is None:
+                    raise Rejected(
+                        Reason.BAD_TYPE, "requests and responses are read from two topics that belong together"
+                    )
                 events, origin = self.pairings[intake.pairing.name].pair(decoded.half)
                 return events, decoded.bad_rows, origin
         except Rejected as rejected:

@@ -163,6 +163,7 @@ class Pairing:
                 found += _decode_page(page.arrays["halves"].tobytes())
         for waiting in sorted(found, key=lambda w: w.number):
             self._next = max(self._next, waiting.number + 1)
+            self._running = max(self._running, waiting.since)  # where the page with the clock was not to be read
             self._file(waiting)
 
     # --- inside --------------------------------------------------------------------------------------------------
