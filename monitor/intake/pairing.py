@@ -195,7 +195,7 @@ class Pairing:
         page = self._pages.setdefault(waiting.page, _Page())
         page.halves[waiting.number] = waiting
         page.bytes += len(waiting.packed)
-        self.bytes += len(waiting.packed) + OVERHEAD
+        self.bytes += _size(waiting)
 
     def _drop(self, waiting: _Waiting) -> None:
         del self._waiting[waiting.number]
@@ -209,7 +209,7 @@ class Pairing:
         if not page.halves:
             del self._pages[waiting.page]
         self._dirty.add(waiting.page)
-        self.bytes -= len(waiting.packed) + OVERHEAD
+        self.bytes -= _size(waiting)
 
     def _free_page(self) -> int:
         """The page that takes the next half: the one being filled, else the lowest that holds nothing."""
@@ -255,6 +255,10 @@ class Pairing:
 
     def _page(self, name: str, arrays: Page) -> StatePage:
         return StatePage(self.subject, _DETECTOR, "", name, _VERSION, arrays)
+
+
+def _size(waiting: _Waiting) -> int:
+    return len(waiting.packed) + len(waiting.key) + OVERHEAD
 
 
 def split_stored(pages: Iterable[StatePage]) -> tuple[dict[str, list[StatePage]], list[StatePage]]:

@@ -18,8 +18,8 @@ from tests.components.mlserver import MLServer
 from tests.components.process import free_ports
 from tests.components.waiting import wait_until
 from tests.e2e.deployment import Deployment
+from tests.readme import yaml_block
 
-README = Path(__file__).parents[2] / "README.md"
 MODEL, FEATURES = "credit-risk", ["income", "age", "debt", "tenure"]
 INPUT, OUTPUT = "mlserver-input", "mlserver-output"
 CLIENTS = [f"shop-{i}" for i in range(8)]
@@ -27,20 +27,12 @@ ROWS = 5
 """Of a batch request."""
 
 
-def readme_configuration() -> dict[str, Any]:
-    """The YAML that the README shows for MLServer."""
-    found = re.search(r"```yaml\n(# modelwarden.yaml for MLServer\n.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert found is not None
-    loaded: dict[str, Any] = yaml.safe_load(found[1])
-    return loaded
-
-
 class AsInReadme(Deployment):
     """The README's configuration, with the addresses of this test."""
 
     def configure(self, name: str = "a") -> tuple[Path, int]:
         (port,) = free_ports(1)
-        config = readme_configuration()
+        config: dict[str, Any] = yaml.safe_load(yaml_block("modelwarden.yaml for MLServer"))
         config["kafka"] |= {"bootstrap_servers": [self.bootstrap_servers], "group": self.group}
         config["store"] = {"url": self.store_url, "commit_interval": "1s"}
         config["identity"] = {"key_file": "identity.key"}
@@ -145,14 +137,18 @@ def test_a_shifted_population_is_found_behind_mlserver(
         assert (drift["model"], drift["model_version"]) == (MODEL, "v3")
         assert "income" in {s["id"] for s in drift["subjects"]}
 
-        extraction_loop(requests, rng, 300)
+        scraper = extraction_loop(requests, rng, 300)
         answered = requests.answered
         wait_until(lambda: answered() >= 1_001, 60, "the queries are answered")
         wait_until(lambda: outcomes(daemon.metrics())["paired"] == answered(), 30, "all responses joined")
+        waiting = f'modelwarden_pairing_waiting{{half="request",topic="{INPUT}"}} {requests.records - answered()}.0'
+        wait_until(lambda: waiting in daemon.metrics(), 10, "requests without a response are seen to wait")
+        daemon.stop()
+        said = daemon.log.read_text(encoding="utf-8", errors="replace")
     finally:
         daemon.stop()
         daemon.close()
     (model,) = [m for m in place.json("status")["models"] if m["model"] == MODEL]
     assert model["clients"] == len(CLIENTS) + 1
     assert sorted(place.queries(MODEL).values())[0] == 300
-    assert "scraper" not in daemon.log.read_text(encoding="utf-8", errors="replace")
+    assert scraper not in said and scraper.encode() not in (tmp_path / "state.db").read_bytes()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from monitor.assembly import pipeline_settings, registry_checks
+from monitor.assembly import pipeline_settings, registry_checks, without_effect
 from monitor.config import Config, parse_config
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.pairing import PairingRules
+from tests.readme import yaml_block
 
 IN, OUT = "{name: in, format: oip-v2, type: request}", "{name: out, format: oip-v2, type: response}"
 
@@ -64,3 +65,10 @@ def test_mistakes_are_named_with_their_mend(topics: tuple[str, ...], said: list[
 def test_native_events_are_no_requests() -> None:
     found = problems(IN.replace("oip-v2", "native"), OUT.replace("oip-v2", "native"))
     assert [p.split(":")[0] for p in found] == ["0.type", "1.type"] and "oip-v2" in found[0]
+
+
+def test_the_configuration_in_the_readme_is_complete() -> None:
+    shown = parse_config(yaml_block("modelwarden.yaml for MLServer"), Path("README.md"))
+    assert list(registry_checks(shown)) == [] and list(without_effect(shown)) == []
+    made = pipeline_settings(shown, Pseudonyms(b"", plain=True), b"k").intakes
+    assert {i.pairing for i in made.values()} == {PairingRules("mlserver-input", 600.0)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from monitor.intake.pairing import PairingRules
 from monitor.metrics import Metrics
 from monitor.pipeline import Intake, Pipeline, PipelineSettings
 from monitor.state.codec import encode
-from monitor.state.unit import StatePage
+from monitor.state.unit import StatePage, Tick
 from monitor.watch import Watch, WatchSettings
 
 AT = 1_763_625_600.0
@@ -111,6 +112,38 @@ def test_state_waits_in_pages_without_identifiers_and_comes_back(seen: Seen) -> 
     assert again.restore_pairings([*pages, other], {}) == [other]
     again.feed("out", 0, [response(10, "k")])
     assert len(seen) == 1
+
+
+def test_a_replay_along_the_trail_is_equal_to_the_byte() -> None:
+    rng = random.Random(8)
+    logs = {"in": [request(i, f"k{i}", 1 + i % 3) for i in range(600)]}
+    logs["out"] = [response(10 + i, f"k{i}", 1 + i % 3) for i in range(600)]
+    for log in logs.values():
+        log[:] = [r for r in log if rng.random() > 0.1]  # gaps
+    first, units = pipeline(), []
+    begin = {"in": 0, "out": 0}
+    for step in range(120):
+        topic = rng.choice(["in", "out"])
+        first.feed(topic, 0, logs[topic][begin[topic] : begin[topic] + 9])
+        begin[topic] += 9
+        if step % 10 == 9:
+            first.tick(AT + step)
+            units.append(first.take_unit(AT + step))
+    for poll in (1, 50):
+        again = pipeline()
+        for unit in units:
+            for piece in unit.trail:
+                if isinstance(piece, Tick):
+                    again.tick(piece.at)
+                    continue
+                records = [r for r in logs[piece.topic] if piece.start <= r.offset < piece.stop]
+                for at in range(0, len(records), poll):
+                    again.feed(piece.topic, 0, records[at : at + poll])
+            other = again.take_unit(unit.at)
+            assert other.trail == unit.trail and other.positions == unit.positions
+            assert [(p.page, encode(p.arrays, 1)) for p in other.pages] == [
+                (p.page, encode(p.arrays, 1)) for p in unit.pages
+            ]
 
 
 @pytest.mark.parametrize("broken", ["version", "damaged"])

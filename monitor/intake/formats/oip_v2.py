@@ -19,6 +19,8 @@ from monitor.intake.formats.native import EARLIEST, LATEST, MAX_NAME, MAX_TEXT, 
 from monitor.intake.json_object import INT_LIMIT, json_type, parse_object
 
 MAX_DIMENSIONS = 8
+MAX_ROWS = 50_000
+"""Of a record: a row costs far more as an event than the two bytes it may have in JSON."""
 _Value = Annotated[int, msgspec.Meta(ge=-INT_LIMIT, le=INT_LIMIT - 1)] | float | str | bool | None
 _NUMBERS = frozenset(
     {"UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16"}
@@ -69,7 +71,8 @@ class OpenInferenceFormat:
 
     def decode(self, record: Record, settings: TopicRules) -> Decoded:
         """The half that `record` is. Raises Rejected."""
-        if header(record, "inference-header-content-length") is not None:
+        json_bytes = header(record, "inference-header-content-length")
+        if json_bytes is not None and json_bytes != str(len(record.value or b"")):
             raise _binary()
         is_response = settings.type == "response"
         time = _time(record)
@@ -203,7 +206,7 @@ def _tensor(item: _Wire, where: str) -> tuple[Tensor, int]:
         values = [v for at in range(0, len(values), width) for v in values[at : at + MAX_FIELDS]]
         width = MAX_FIELDS
     if datatype == "BOOL":
-        values = [bool(v) if v is not None and type(v) is not str else v for v in values]
+        values = [bool(v) if v in (0, 1) else v for v in values]
     return Tensor(name, width, values), rows
 
 
@@ -214,6 +217,8 @@ def _shape(shape: Any, where: str) -> tuple[int, int]:
     if any(type(size) is not int or size < 0 for size in shape):
         raise Rejected(Reason.BAD_FIELD, f"{where}.shape holds something that is no size")
     rows, width = shape[0], math.prod(shape[1:])
+    if rows > MAX_ROWS:
+        raise Rejected(Reason.BAD_FIELD, f"{where} has more than {MAX_ROWS:,} rows")
     if rows and not width:
         raise Rejected(Reason.BAD_FIELD, f"{where}.shape has rows without values")
     return rows, width

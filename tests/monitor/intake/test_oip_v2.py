@@ -76,13 +76,14 @@ def test_several_tensors_of_all_kinds_are_columns() -> None:
         tensor("income", [2], [1.5, None]),
         tensor("region", [2, 1], [["EU"], ["US"]], "BYTES", parameters={"content_type": "str"}),
         tensor("new", [2, 1], [1, False], "BOOL"),
+        tensor("odd", [2], [2, "x"], "BOOL"),
         tensor("age", [2], [30, 31], "UINT8"),
         tensor("emb", [2, 2], [[1, 2], [3, 4]], "FP32"),
     ]
     half = decode({"inputs": inputs, "parameters": {"content_type": "pd"}})
     assert list(feature_rows(half, ["not", "used"])) == [
-        {"income": 1.5, "region": "EU", "new": True, "age": 30, "emb_0": 1, "emb_1": 2},
-        {"income": None, "region": "US", "new": False, "age": 31, "emb_0": 3, "emb_1": 4},
+        {"income": 1.5, "region": "EU", "new": True, "odd": 2, "age": 30, "emb_0": 1, "emb_1": 2},
+        {"income": None, "region": "US", "new": False, "odd": "x", "age": 31, "emb_0": 3, "emb_1": 4},
     ]
 
 
@@ -116,6 +117,8 @@ def test_keys_and_names() -> None:
         tensor("x", [2], [1]),
         tensor("x", [10**12, 10**12], [1]),
         tensor("x", [10**18, 0], []),
+        tensor("x", [9, 0], []),
+        tensor("x", [60_000], [1] * 60_000),
         tensor("x", [2, 2], [[1], [2, 3, 4]]),
         tensor("x", [2, 2], [[1, 2], 3, 4]),
         tensor("x", [4], [[1, 2], [3, 4]]),
@@ -153,6 +156,18 @@ def test_binary_data_is_refused_with_a_word() -> None:
     for raw, headers in ((json.dumps({"inputs": [item]}).encode(), []), (b"{}\x00\xff", sized)):
         rejected = refused(raw, headers=headers)
         assert rejected.reason is Reason.BAD_FORMAT and "binary" in rejected.detail
+
+
+def test_a_body_that_is_json_to_its_end_is_not_binary() -> None:
+    raw = json.dumps({"inputs": [tensor("x", [1], [1])]}).encode()
+    assert decode(raw, headers=[("Inference-Header-Content-Length", str(len(raw)).encode())]).rows == 1
+
+
+def test_the_careful_parser_and_the_quick_one_agree() -> None:
+    body = {"id": "a", "model_name": "m", "model_version": 3, "inputs": [tensor("x", [2, 2], [[1, 2.5], [None, "z"]])]}
+    quick = decode(body)
+    assert decode({**body, "note": "a\\b"}) == decode({**body, "note": "\u0000"}) == quick
+    assert quick.model_version == "3"
 
 
 def test_a_record_without_broker_time_is_refused() -> None:
