@@ -25,6 +25,8 @@ INPUT, OUTPUT = "mlserver-input", "mlserver-output"
 CLIENTS = [f"shop-{i}" for i in range(8)]
 ROWS = 5
 """Of a batch request."""
+QUERIES = 400
+"""Of the extraction loop."""
 
 
 class AsInReadme(Deployment):
@@ -86,18 +88,23 @@ def requests(kafka: KafkaBroker) -> Iterator[Requests]:
         kafka.delete_topic(topic)
 
 
-def population(requests: Requests, rng: np.random.Generator, batches: int, shift: float) -> None:
-    """Batches of honest clients; `shift` moves their income."""
-    for i in range(batches):
+def population(requests: Requests, rng: np.random.Generator, batches: int, shift: float, first: int = 0) -> None:
+    """Batches of honest clients in turn; `shift` moves their income."""
+    for i in range(first, first + batches):
         rows = rng.normal(size=(ROWS, len(FEATURES)))
         rows[:, 0] += shift
         requests.send(CLIENTS[i % len(CLIENTS)], rows)
 
 
-def extraction_loop(requests: Requests, rng: np.random.Generator, queries: int) -> str:
-    """One client asks for points all over the input space, one by one, as model extraction does. Returns its name."""
-    for _ in range(queries):
-        requests.send("scraper", rng.uniform(-4, 4, size=(1, len(FEATURES))))
+def extraction_loop(requests: Requests, rng: np.random.Generator, queries: int, shift: float) -> str:
+    """One client asks for points all over the input space, one by one, while the others go on. Returns its name.
+
+    There are twice as many queries as honest batches.
+    """
+    for i in range(queries // 2):
+        for _ in range(2):
+            requests.send("scraper", rng.uniform(-4, 4, size=(1, len(FEATURES))))
+        population(requests, rng, 1, shift, first=i)
     return "scraper"
 
 
@@ -107,7 +114,7 @@ def outcomes(metrics: str) -> dict[str, float]:
     return {outcome: float(value) for outcome, value in found}
 
 
-def test_a_shifted_population_is_found_behind_mlserver(
+def test_a_shifted_population_and_an_extraction_loop_are_found_behind_mlserver(
     kafka: KafkaBroker, requests: Requests, start_mlserver: Callable[..., MLServer], tmp_path: Path
 ) -> None:
     place = AsInReadme(tmp_path, kafka.bootstrap_servers, INPUT, "mlserver", f"sqlite:///{tmp_path}/state.db")
@@ -137,18 +144,25 @@ def test_a_shifted_population_is_found_behind_mlserver(
         assert (drift["model"], drift["model_version"]) == (MODEL, "v3")
         assert "income" in {s["id"] for s in drift["subjects"]}
 
-        scraper = extraction_loop(requests, rng, 300)
+        scraper = extraction_loop(requests, rng, QUERIES, shift=1.5)
         answered = requests.answered
-        wait_until(lambda: answered() >= 1_001, 60, "the queries are answered")
+        wait_until(lambda: answered() >= 701 + QUERIES * 3 // 2, 60, "the queries are answered")
         wait_until(lambda: outcomes(daemon.metrics())["paired"] == answered(), 30, "all responses joined")
         waiting = f'modelwarden_pairing_waiting{{half="request",topic="{INPUT}"}} {requests.records - answered()}.0'
         wait_until(lambda: waiting in daemon.metrics(), 10, "requests without a response are seen to wait")
+
+        def attacks() -> list[dict[str, Any]]:
+            return [i for i in place.json("incidents", "list") if i["kind"] == "model_extraction"]
+
+        wait_until(lambda: attacks() != [], 30, "the extraction loop is found")
+        named = {subject["id"] for incident in attacks() for subject in incident["subjects"]}
         daemon.stop()
         said = daemon.log.read_text(encoding="utf-8", errors="replace")
     finally:
         daemon.stop()
         daemon.close()
+    queries = place.queries(MODEL)
     (model,) = [m for m in place.json("status")["models"] if m["model"] == MODEL]
-    assert model["clients"] == len(CLIENTS) + 1
-    assert sorted(place.queries(MODEL).values())[0] == 300
+    assert model["clients"] == len(queries) == len(CLIENTS) + 1
+    assert named == {client for client, n in queries.items() if n == QUERIES}
     assert scraper not in said and scraper.encode() not in (tmp_path / "state.db").read_bytes()
