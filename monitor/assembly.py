@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
 
 from detectors.base import registry
 from monitor.config import Config, KeyProblem, ModelSettings, Topic
-from monitor.intake.formats.base import TopicRules, formats
+from monitor.intake.formats.base import HALVES, TopicRules, formats, reads
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.sources.base import SourceTopic
 from monitor.outgoing import outbox_writer
+from monitor.pairs import pairing_problems, pairings
 from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import Intake, PipelineSettings
 from monitor.watch import WatchSettings
@@ -21,12 +21,15 @@ from monitor.watch import WatchSettings
 def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes) -> PipelineSettings:
     """How records are read and models are watched, as the configuration says."""
     topics = config.need_kafka().topics
+    joined = pairings(topics)
 
     def watch(model: str, tenant: str) -> WatchSettings:
         return watch_settings(config.model_settings(model, tenant), config.detectors, pseudonyms)
 
     return PipelineSettings(
-        intakes={t.name: Intake(formats()[t.format], topic_rules(t, config, pseudonyms)) for t in topics},
+        intakes={
+            t.name: Intake(formats()[t.format], topic_rules(t, config, pseudonyms), joined.get(t.name)) for t in topics
+        },
         watch=watch,
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
@@ -40,7 +43,7 @@ def topic_rules(topic: Topic, config: Config, pseudonyms: Pseudonyms) -> TopicRu
     return TopicRules(
         topic=topic.name,
         pseudonyms=pseudonyms,
-        type=event_type(topic),
+        type=topic.type,
         time=topic.time,
         live=topic.live,
         model=topic.model,
@@ -50,13 +53,6 @@ def topic_rules(topic: Topic, config: Config, pseudonyms: Pseudonyms) -> TopicRu
         record_age=config.limits.record_age.total_seconds(),
         skew=config.limits.skew.total_seconds(),
     )
-
-
-def event_type(topic: Topic) -> Literal["auto", "prediction", "label", "access", "metric"]:
-    """The event type of a topic. `registry_checks` refuses requests and responses, which no format here reads."""
-    if topic.type in ("request", "response"):
-        raise ValueError(f"topic {topic.name}: no format reads {topic.type} records")
-    return cast(Literal["auto", "prediction", "label", "access", "metric"], topic.type)
 
 
 def reference_rules(config: Config) -> TopicRules:
@@ -131,15 +127,18 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
             if place.kind == "field" and place.name in ("model", "tenant", "resource", "series"):
                 at = ("kafka", "topics", i, "client_from", j)
                 yield KeyProblem(at, f"{place.name} is kept in clear, so it cannot name the client.", "Name another.")
-        if topic.type in ("request", "response"):
-            key = ("kafka", "topics", i, "type")
-            yield KeyProblem(key, f"No format of this version reads {topic.type} records.", "Use native events.")
         if topic.format not in formats():
             yield KeyProblem(
                 ("kafka", "topics", i, "format"),
                 f"There is no format {topic.format!r}.",
                 f"Known: {', '.join(formats())}.",
             )
+        elif not reads(formats()[topic.format], topic.type):
+            key = ("kafka", "topics", i, "type")
+            halves = topic.type in HALVES
+            mend = "Use format: oip-v2." if halves else "Write type: request or type: response."
+            yield KeyProblem(key, f"Format {topic.format} does not read topics of type {topic.type}.", mend)
+    yield from pairing_problems(topics)
 
 
 def reference_file(settings: ModelSettings) -> Path | None:

@@ -36,6 +36,13 @@ class Metrics:
         self.time_corrected = Counter(
             "modelwarden_event_times_corrected", "Event times replaced by the broker's.", ["topic"], registry=r
         )
+        self.pairing = Counter(
+            "modelwarden_pairing", "What became of requests and responses.", ["topic", "outcome"], registry=r
+        )
+        self.pairing_waiting = Gauge(
+            "modelwarden_pairing_waiting", "Halves that wait for the other one.", ["topic", "half"], registry=r
+        )
+        self.pairing_bytes = Gauge("modelwarden_pairing_bytes", "Memory of waiting halves.", ["topic"], registry=r)
         self.lag = Gauge(
             "modelwarden_consumer_lag_records", "Records between position and end.", ["topic", "partition"], registry=r
         )

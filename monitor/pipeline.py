@@ -18,6 +18,7 @@ from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
 from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, Rejected
 from monitor.intake.formats.base import Format, TopicRules
+from monitor.intake.pairing import Pairing, PairingRules, split_stored
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
@@ -47,10 +48,11 @@ SHADOW = "@shadow"
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """How the records of one topic are read."""
+    """How the records of one topic are read. Requests and responses need the pairing that joins them."""
 
     format: Format
     rules: TopicRules
+    pairing: PairingRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Pipeline:
         self._now = 0.0
         self._shown: dict[str, tuple[int, int]] = {}
         self.unwatched = Unwatched()
+        joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
+        self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
         self.health = OwnHealth(self._apply, self.book.open())
 
     # --- input ---------------------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ class Pipeline:
         rejected = rows_rejected = corrected = unknown = 0
         intake = self.settings.intakes[topic]
         for record in fresh:
-            events, bad = self._decode(intake, record)
+            events, bad, origin = self._decode(intake, record)
             if bad:
                 whole = self._keep(topic, bad)
                 rejected += whole
@@ -130,7 +134,7 @@ class Pipeline:
             for event in events:
                 corrected += event.time_corrected
                 unknown += event.unknown_fields
-                self._route(event, (topic, partition, record.offset, event.row))
+                self._route(event, (*origin, event.row))
         gap = fresh[-1].offset + 1 - begin - len(fresh)
         self._count(topic, place, len(fresh), rejected, rows_rejected, corrected, unknown, gap)
         place.next = fresh[-1].offset + 1
@@ -165,6 +169,8 @@ class Pipeline:
     def tick(self, at: float) -> None:
         """Let time pass: every queued event is judged, and detectors hear the watermark."""
         self._now = at
+        for pairing in self.pairings.values():
+            pairing.tick(at)
         for watch in list(self.watches.values()):
             watch.cut(self._report)
             watch.advance(self._report)
@@ -186,6 +192,8 @@ class Pipeline:
             if place.next != place.committed or place.counts != place.counted:
                 unit.positions.append(Position(topic, partition, place.committed, place.next, place.counts))
                 place.committed, place.counted = place.next, place.counts
+        for pairing in self.pairings.values():
+            unit.pages += pairing.dirty()
         for watch in self.watches.values():
             pages = watch.dirty()
             unit.pages += pages
@@ -241,6 +249,24 @@ class Pipeline:
                     self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
                     self.urgent = True
 
+    def restore_pairings(self, pages: Iterable[StatePage], damaged: Mapping[str, str]) -> list[StatePage]:
+        """Take the stored halves of pairings; the pages of everything else are returned.
+
+        Halves that cannot be read are lost: an incident (info) says so. `damaged` has the reasons by subject.
+        """
+        own, others = split_stored(pages)
+        for name, pairing in self.pairings.items():
+            reason = damaged.get(pairing.subject)
+            try:
+                pairing.restore(own.get(name, ()))
+            except ValueError as error:
+                reason = str(error)
+            if reason is not None:
+                log.warning("stored requests and responses not read", pairing=name, reason=reason)
+                measure = Measure("pairing", pairing.subject, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
+                self.health.tell(f"anew:{pairing.subject}", measure, self._now, "info")
+        return others
+
     def mended(self) -> None:
         """All is loaded: conditions of earlier starts that are gone are closed."""
         self.health.mended(self._now)
@@ -290,17 +316,28 @@ class Pipeline:
             counter.labels(topic, letter.reason.value).inc()
         return any(letter.row < 0 for letter in letters)
 
-    def _decode(self, intake: Intake, record: Record) -> tuple[list[Event], list[DeadLetter]]:
-        """Events and dead letters of one record; whatever it holds, nothing is raised."""
+    def _decode(self, intake: Intake, record: Record) -> tuple[list[Event], list[DeadLetter], tuple[str, int, int]]:
+        """Events and dead letters of one record, and the record that the events are told by.
+
+        Whatever it holds, nothing is raised.
+        """
+        origin = record[:3]
         try:
             decoded = intake.format.decode(record, intake.rules)
+            if decoded.half is not None:
+                if intake.pairing is None:
+                    raise Rejected(
+                        Reason.BAD_TYPE, "requests and responses are read from two topics that belong together"
+                    )
+                events, origin = self.pairings[intake.pairing.name].pair(decoded.half)
+                return events, decoded.bad_rows, origin
         except Rejected as rejected:
-            return [], [self._dead_letter(record, rejected)]
+            return [], [self._dead_letter(record, rejected)], origin
         except Exception as error:
             where = f"{record.topic}/{record.partition}/{record.offset}"
             log.error("decoder failed", record=where, error=whereabouts(error))
-            return [], [self._dead_letter(record, Rejected(Reason.INTERNAL, type(error).__name__))]
-        return decoded.events, decoded.bad_rows
+            return [], [self._dead_letter(record, Rejected(Reason.INTERNAL, type(error).__name__))], origin
+        return decoded.events, decoded.bad_rows, origin
 
     def _dead_letter(self, record: Record, rejected: Rejected) -> DeadLetter:
         try:
@@ -327,6 +364,12 @@ class Pipeline:
         elif kind is EventType.ACCESS:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
+
+    def _names(self, model: str, tenant: str) -> tuple[Sequence[str], Sequence[str]]:
+        """Declared features and classes of a model, whether it is watched or not."""
+        watch = self.watches.get(f"model:{tenant}/{model}")
+        known = self.settings.watch(model, tenant) if watch is None else watch.settings
+        return known.features, known.classes
 
     def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
         subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"

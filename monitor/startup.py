@@ -42,7 +42,8 @@ def load_state(
             pipeline.reference_unusable(watch, str(error), clock.now())
         keep_alive()
     damaged: list[DamagedPage] = []
-    pages = store.load_pages(damaged=damaged)
+    stored = store.load_pages(damaged=damaged)
+    pages = pipeline.restore_pairings(stored, {d.subject: d.error for d in damaged})
     rows = store.load_subjects()
     counted = {row.subject: row for row in rows if not row.unwatched}
     for row in rows:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.components.alertmanager import Alertmanager
 from tests.components.kafka import KafkaBroker
+from tests.components.mlserver import MLServer
 from tests.components.need import MissingComponent, give_up
 from tests.components.postgres import Postgres
 from tests.components.process import Component
@@ -87,6 +88,19 @@ def start_alertmanager() -> Iterator[Callable[..., Alertmanager]]:
 def alertmanager(start_alertmanager: Callable[..., Alertmanager]) -> Alertmanager:
     """A new Alertmanager that notifies nobody."""
     return start_alertmanager()
+
+
+@pytest.fixture
+def start_mlserver() -> Iterator[Callable[..., MLServer]]:
+    """Starts MLServers: `start(bootstrap_servers, model, width)`. All end with the test."""
+    with ExitStack() as stack:
+
+        def start(*arguments: Any) -> MLServer:
+            server = obtain("mlserver", lambda: MLServer(*arguments))
+            stack.callback(server.close)
+            return server.start()
+
+        yield start
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from monitor.config.errors import ConfigError, Problem
 from monitor.config.section import Section, key
-from monitor.config.values import ClientKey, ConfigPath, Name, PathKey, ServerKey, StartKey, Switch
+from monitor.config.values import ClientKey, ConfigPath, Duration, Name, PathKey, ServerKey, StartKey, Switch
 
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"]
 TopicType = Literal["prediction", "label", "access", "metric", "request", "response", "auto"]
@@ -80,6 +80,17 @@ class Topic(Section):
     )
     keyed_by: Literal["none", "model"] = key(
         "model: all records of a model are in one partition.", "none", reload=False
+    )
+    pairs_with: Name | None = key(
+        "On a response topic: the request topic; needed where several topics hold requests in this format.",
+        None,
+        reload=False,
+        example="mlserver-input",
+    )
+    pair_within: Duration = key(
+        "On a response topic: how long a request waits for its response, and a response for its request.",
+        "10m",
+        reload=False,
     )
     model: Name | None = key("Model of every event that does not name one.", None, reload=False)
     tenant: Name | None = key("Tenant of every event that does not name one.", None, reload=False)

@@ -72,6 +72,34 @@ class Event(msgspec.Struct, gc=False):
     unknown_fields: int = 0
 
 
+class Tensor(msgspec.Struct, array_like=True, gc=False):
+    """Named columns of a request or a response: `values` are row by row, `width` of them a row."""
+
+    name: str
+    width: int
+    values: list[Any]
+
+
+class Half(msgspec.Struct, array_like=True, gc=False):
+    """A request or a response, which is half of its predictions until the other half is there.
+
+    `key` is what both share. A response whose `failed` is set says that there is no answer.
+    """
+
+    key: str
+    is_response: bool
+    time: float
+    place: tuple[str, int, int]
+    """Topic, partition and offset."""
+    rows: int
+    tensors: list[Tensor]
+    model: str | None = None
+    model_version: str | None = None
+    tenant: str = ""
+    client: str | None = None
+    failed: bool = False
+
+
 class Reason(StrEnum):
     """Why a record or a row was refused. A closed list: it is a metric label."""
 
@@ -117,7 +145,11 @@ class DeadLetter(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a format makes of one record: its events, and dead letters of the rows that were bad."""
+    """What a format makes of one record: its events, and dead letters of the rows that were bad.
+
+    A format of requests and responses gives a `half` instead of events.
+    """
 
     events: list[Event]
     bad_rows: list[DeadLetter]
+    half: Half | None = None

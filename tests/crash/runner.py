@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monitor import failpoints
+from monitor.assembly import source_topics
 from monitor.clock import Clock
 from monitor.config import Config, parse_config
 from monitor.daemon import Daemon
@@ -21,6 +22,8 @@ from monitor.state.store import open_store
 
 TOPIC = "predictions"
 RECORDS_PER_POLL = 150
+IDLE_POLLS = 20
+"""At the end of the topics: records that wait for those of other partitions are handed on meanwhile."""
 
 
 class FastClock:
@@ -41,9 +44,10 @@ class FastClock:
 
 
 class EndingSource(MemorySource):
-    """Reads to the end of the topic and then stops the daemon, as soon as `done` says so."""
+    """Reads to the end of the topics and then stops the daemon, as soon as `done` says so."""
 
     daemon: Daemon | None = None
+    idle = 0
 
     def __init__(
         self, broker: MemoryBroker, topics: Sequence[SourceTopic], done: Callable[[], bool] = lambda: True
@@ -53,7 +57,8 @@ class EndingSource(MemorySource):
 
     def poll(self, timeout: float, max_records: int) -> Polled:
         polled = super().poll(0.0, min(max_records, RECORDS_PER_POLL))
-        if not polled.records and not any(self.lag().values()) and self.daemon is not None and self._done():
+        self.idle = 0 if polled.records or any(self.lag().values()) else self.idle + 1
+        if self.idle > IDLE_POLLS and self.daemon is not None and self._done():
             self.daemon.stop()
         return polled
 
@@ -97,7 +102,7 @@ def run(
         try:
             if spec is not None:
                 failpoints.arm(spec)
-            source = EndingSource(broker, [SourceTopic(TOPIC, "earliest", "earliest")], done)
+            source = EndingSource(broker, source_topics(config), done)
             daemon = Daemon(config, clock or FastClock(), lambda _: _as_source(source))
             source.daemon = daemon
             code = daemon.run()

@@ -14,6 +14,10 @@ from monitor.intake.events import Decoded, Record
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.text import clean
 
+EventKind = Literal["auto", "prediction", "label", "access", "metric", "request", "response"]
+HALVES = frozenset({"request", "response"})
+"""Types whose records are halves of predictions, joined by `monitor.intake.pairing`."""
+
 
 @dataclass(frozen=True)
 class TopicRules:
@@ -25,7 +29,7 @@ class TopicRules:
 
     topic: str
     pseudonyms: Pseudonyms
-    type: Literal["auto", "prediction", "label", "access", "metric"] = "auto"
+    type: EventKind = "auto"
     time: Literal["event", "broker"] = "event"
     live: bool = False
     model: str | None = None
@@ -63,7 +67,7 @@ class TopicRules:
             elif place.kind == "field":
                 value = _pop(fields, place.path)
             elif found is None:
-                value = _header(record, place.path[0]) if place.kind == "header" else _text(record.key)
+                value = header(record, place.path[0]) if place.kind == "header" else as_text(record.key)
             if found is None:
                 found = value if type(value) is str and value else identifier(value)
         return found
@@ -77,7 +81,10 @@ class ClientPlace(NamedTuple):
 
 
 class Format(Protocol):
-    """Decodes the records of one kind of log. `name` is what `format:` says in the configuration."""
+    """Decodes the records of one kind of log. `name` is what `format:` says in the configuration.
+
+    A format may have `types`, the topic types it reads; without it these are all but request and response.
+    """
 
     name: str
 
@@ -108,6 +115,30 @@ def formats() -> Mapping[str, Format]:
     return dict(sorted(_FORMATS.items()))
 
 
+def reads(form: Format, type: EventKind) -> bool:
+    """Whether a format reads topics of this type."""
+    types: frozenset[str] | None = getattr(form, "types", None)
+    return type not in HALVES if types is None else type in types
+
+
+def header(record: Record, name: str) -> str | None:
+    """The first non-empty header of this name (in lower case; any case matches) as text."""
+    for key, value in record.headers:
+        if value and key.lower() == name:
+            return as_text(value)
+    return None
+
+
+def as_text(value: bytes | None) -> str | None:
+    """Bytes as text: UTF-8, else byte by byte, so that different bytes stay different."""
+    if not value:
+        return None
+    try:
+        return clean(value.decode())
+    except UnicodeDecodeError:
+        return clean(value.decode("latin-1"))
+
+
 def identifier(value: Any) -> str | None:
     """Text or a finite number as non-empty text, else None. 12.0 is "12": some writers make floats of whole ids."""
     kind = type(value)
@@ -136,20 +167,3 @@ def _pop(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
     for part in path[:-1]:
         parent = parent.get(part) if type(parent) is dict else None
     return parent.pop(path[-1], None) if type(parent) is dict else None
-
-
-def _header(record: Record, name: str) -> str | None:
-    for key, value in record.headers:
-        if value and key.lower() == name:
-            return _text(value)
-    return None
-
-
-def _text(value: bytes | None) -> str | None:
-    """Bytes as text: UTF-8, else byte by byte, so that different bytes stay different."""
-    if not value:
-        return None
-    try:
-        return clean(value.decode())
-    except UnicodeDecodeError:
-        return clean(value.decode("latin-1"))

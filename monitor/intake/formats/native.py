@@ -202,7 +202,7 @@ def _take_name(event: Event, name: str, value: Any, rules: TopicRules) -> bool:
         return False
     if type(value) is not str or not 1 <= len(value) <= MAX_NAME or len(value.encode()) > MAX_NAME:
         raise Rejected(Reason.BAD_FIELD, f"{name} is not a text of 1 to {MAX_NAME} bytes")
-    setattr(event, name, _checked_name(name, value))
+    setattr(event, name, checked_name(name, value))
     return True
 
 
@@ -211,7 +211,8 @@ _NAMED_BY = {"model": (_PREDICTION, _LABEL), "series": (EventType.METRIC,)}
 
 
 @functools.lru_cache(maxsize=4_096)
-def _checked_name(field: str, name: str) -> str:
+def checked_name(field: str, name: str) -> str:
+    """`name` in NFC. Rejected: it cannot name a subject. `field` is model, tenant or series."""
     if has_control(name) or "\ufffd" in name:  # U+FFFD stands for what was no character
         raise Rejected(Reason.BAD_FIELD, f"{field} holds control characters")
     if field == "tenant" and "/" in name:
