@@ -15,6 +15,7 @@ from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from monitor.demo.broker import CLIENT_OPTIONS, PARTITIONS, EmbeddedBroker
 from monitor.intake.events import Record
 from monitor.intake.sources.base import Loss, Source, SourceTopic, TopicPartition
+from monitor.intake.sources.confluent import ConfluentSource
 from monitor.intake.sources.file import FileSource
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.intake.sources.memory import MemoryBroker, MemorySource
@@ -195,6 +196,15 @@ class KafkaWorld(MockWorld):
         with self.broker.admin() as admin:
             end: int = admin.list_partition_offsets({tp: OffsetSpec.LATEST}, IsolationLevel.READ_COMMITTED)[tp].offset
         return end
+
+
+class ConfluentWorld(KafkaWorld):
+    """Apache Kafka read by confluent-kafka. Not the embedded broker: it has no controller for the admin client."""
+
+    def source(self, *topics: SourceTopic, group: str | None = None) -> ConfluentSource:  # type: ignore[override]
+        source = ConfluentSource([self._servers], topics, group=group)
+        self._stack.callback(source.close)
+        return source
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from monitor.intake.sources.base import Loss, SourceError, SourceTopic, TopicPartition
 from tests.conformance.source_worlds import (
+    ConfluentWorld,
     FileWorld,
     KafkaWorld,
     MemoryWorld,
@@ -26,7 +27,13 @@ from tests.conformance.source_worlds import (
     read_losses,
 )
 
-WORLDS: dict[str, type[World]] = {"memory": MemoryWorld, "file": FileWorld, "mock": MockWorld, "kafka": KafkaWorld}
+WORLDS: dict[str, type[World]] = {
+    "memory": MemoryWorld,
+    "file": FileWorld,
+    "mock": MockWorld,
+    "kafka": KafkaWorld,
+    "confluent": ConfluentWorld,
+}
 
 
 def able(*features: str) -> pytest.MarkDecorator:
@@ -50,6 +57,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             yield FileWorld(stack, tmp_path)
         elif request.param == "mock":
             yield MockWorld(stack, request.getfixturevalue("mock_servers"))
+        elif request.param == "confluent":
+            yield ConfluentWorld(stack, request.getfixturevalue("kafka"))
         else:
             yield KafkaWorld(stack, request.getfixturevalue("kafka"))
 
