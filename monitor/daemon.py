@@ -128,8 +128,9 @@ class Daemon:
         self.metrics.active.set(1)
         self.metrics.epoch.set(lease.epoch)
         delivery.hold(lease)
-        source = self._make_source(self.config)
+        source: Source | None = None
         try:
+            source = self._make_source(self.config)
             parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery)
             Session(parts, lease, source, key).run(self._stop)
             store.release(lease)
@@ -147,7 +148,8 @@ class Daemon:
         finally:
             delivery.hold(None)
             self.metrics.active.set(0)
-            source.close()
+            if source is not None:
+                source.close()
 
     def _healthy(self) -> tuple[bool, str]:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""

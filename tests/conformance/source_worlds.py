@@ -128,7 +128,7 @@ class FileWorld:
 class MockWorld:
     """The embedded broker: topics appear when a producer names them, always with four partitions."""
 
-    can: ClassVar[frozenset[str]] = frozenset({"records", "end"})
+    can: ClassVar[frozenset[str]] = frozenset({"records", "end", "wire"})
 
     def __init__(self, stack: ExitStack, servers: str, options: dict[str, Any] | None = None) -> None:
         self._stack = stack
@@ -162,7 +162,7 @@ class MockWorld:
 
 
 class KafkaWorld(MockWorld):
-    can: ClassVar[frozenset[str]] = frozenset({"records", "end", "times", "late", "delete", "recreate", "gap"})
+    can: ClassVar[frozenset[str]] = frozenset({"records", "wire", "end", "times", "late", "delete", "recreate", "gap"})
 
     def __init__(self, stack: ExitStack, broker: KafkaBroker) -> None:
         super().__init__(stack, broker.bootstrap_servers, {})
@@ -205,6 +205,20 @@ class ConfluentWorld(KafkaWorld):
         source = ConfluentSource([self._servers], topics, group=group)
         self._stack.callback(source.close)
         return source
+
+
+class RawName(str):
+    """A header name that a producer writes as the bytes given."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> RawName:
+        name = super().__new__(cls, raw.hex())
+        name.raw = raw
+        return name
+
+    def encode(self, *_: object) -> bytes:
+        return self.raw
 
 
 @contextmanager

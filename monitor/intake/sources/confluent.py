@@ -6,11 +6,14 @@ What the code relies on in librdkafka 2.13:
 - partitions are assigned and let go one by one; what was fetched before that is never handed out after it;
 - with `auto.offset.reset=error` a position outside the log is an error message of its partition;
 - a record set that fails its checksum is an error message too, and then skipped: the partition is assigned anew;
-- the end of a partition is a message with the position there, which is beyond markers of transactions.
+- the end of a partition is a message with the position there, which is beyond markers of transactions;
+- a header name that is not UTF-8 makes `headers` misbehave (see `_headers`).
 """
 
 from __future__ import annotations
 
+import gc
+import operator
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +42,8 @@ SILENCE_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 3.0
 _POSITION = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
+# Not `message.headers()`: that call, once the interpreter has optimised it, does not look whether an error was left.
+_read_headers = operator.methodcaller("headers")
 _GROUP = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.COORDINATOR_NOT_AVAILABLE})
 
 
@@ -329,11 +334,19 @@ class ConfluentSource:
 
 
 def _headers(message: Any) -> Sequence[tuple[str, bytes]]:
-    """Headers of a message; none where a name is not UTF-8."""
+    """Headers of a message, without those whose name is not UTF-8.
+
+    For such a name confluent-kafka 2.16 leaves an error behind and a pair that lacks its first half, and touching that
+    half ends the process. `_read_headers` sees the error. A second call hands the pairs out, without error now; what
+    a pair refers to is asked of the garbage collector, which skips what is not there.
+    """
     try:
-        found = message.headers()
-    except UnicodeDecodeError:
-        return ()
+        found = _read_headers(message)
+    except (SystemError, UnicodeDecodeError):
+        try:
+            found = [pair for pair in _read_headers(message) if len(gc.get_referents(pair)) == 2]
+        except (SystemError, UnicodeDecodeError):
+            return ()
     return [(name, value or b"") for name, value in found] if found else ()
 
 

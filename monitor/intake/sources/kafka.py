@@ -34,6 +34,7 @@ from monitor.intake.sources.base import (
     settle,
 )
 from monitor.intake.sources.kafka_admin import EARLIEST, LATEST, REFUSED, Brokers, connect, refusal
+from monitor.intake.sources.kafka_records import has_name, tolerate_header_names
 
 log = structlog.get_logger(__name__)
 SILENCE_SECONDS = 2.0
@@ -76,6 +77,7 @@ class KafkaSource:
         client_options: Mapping[str, Any] | None = None,
         call_timeout: float = 5.0,
     ) -> None:
+        tolerate_header_names()
         self._topics = {topic.name: topic for topic in topics}
         self._group = group
         self._options = _options(bootstrap_servers, client_options or {}, call_timeout)
@@ -286,7 +288,7 @@ class KafkaSource:
                 r.timestamp / 1000 if r.timestamp >= 0 else None,
                 r.key,
                 r.value,
-                [(name, value or b"") for name, value in r.headers] if r.headers else (),
+                [(name, value or b"") for name, value in r.headers if has_name(name)] if r.headers else (),
             )
             for r in found
         ]
