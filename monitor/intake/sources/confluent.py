@@ -35,6 +35,7 @@ from monitor.intake.sources.base import (
 )
 from monitor.intake.sources.confluent_admin import EARLIEST, LATEST, REFUSED, Brokers, at_time, refusal
 from monitor.intake.sources.confluent_options import FIXED, client_settings, consumer_settings
+from monitor.intake.sources.tls import context_of, explained
 
 log = structlog.get_logger(__name__)
 SILENCE_SECONDS = 2.0
@@ -66,9 +67,12 @@ class ConfluentSource:
     ) -> None:
         self._topics = {topic.name: topic for topic in topics}
         self._group = group
+        self._address = list(bootstrap_servers), dict(client_options or {}), call_timeout
         given = client_options or {}
+        settings = client_settings(bootstrap_servers, given)
+        context_of(given)  # a file that cannot be used is told in plain words
         try:
-            self._brokers = Brokers(client_settings(bootstrap_servers, given), call_timeout)
+            self._brokers = Brokers(settings, call_timeout)
             self._consumer = Consumer(
                 consumer_settings(bootstrap_servers, given) | {"group.id": group or "modelwarden"} | FIXED
             )
@@ -101,7 +105,8 @@ class ConfluentSource:
         return f"waiting for partitions that are not available: {', '.join(map(str, stuck))}" if stuck else None
 
     def cluster_id(self) -> str:
-        return self._brokers.cluster_id()
+        with explained(*self._address):
+            return self._brokers.cluster_id()
 
     def discover(self) -> list[TopicPartition]:
         try:

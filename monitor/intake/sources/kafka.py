@@ -35,6 +35,7 @@ from monitor.intake.sources.base import (
 )
 from monitor.intake.sources.kafka_admin import EARLIEST, LATEST, REFUSED, Brokers, connect, refusal
 from monitor.intake.sources.kafka_records import has_name, tolerate_header_names
+from monitor.intake.sources.tls import context_of, explained
 
 log = structlog.get_logger(__name__)
 SILENCE_SECONDS = 2.0
@@ -80,7 +81,9 @@ class KafkaSource:
         tolerate_header_names()
         self._topics = {topic.name: topic for topic in topics}
         self._group = group
+        self._address = list(bootstrap_servers), dict(client_options or {}), call_timeout
         self._options = _options(bootstrap_servers, client_options or {}, call_timeout)
+        context_of(self._options)  # a file that cannot be used is told now
         self._brokers = Brokers(self._options, call_timeout)
         self._consumer: Any = None
         self._expected: dict[TopicPartition, int] = {}
@@ -107,7 +110,8 @@ class KafkaSource:
         return f"waiting for partitions that are not available: {', '.join(map(str, stuck))}" if stuck else None
 
     def cluster_id(self) -> str:
-        return self._brokers.cluster_id()
+        with explained(*self._address):
+            return self._brokers.cluster_id()
 
     def discover(self) -> list[TopicPartition]:
         try:
