@@ -44,7 +44,9 @@ _STDOUT: Final = Path("-")
 
 
 def backtest(
-    events: Annotated[list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz.")],
+    events: Annotated[
+        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz; - is stdin.")
+    ],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
     type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
