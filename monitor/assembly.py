@@ -151,8 +151,6 @@ def without_effect(config: Config) -> Iterator[str]:
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
-    if config.kafka is not None and config.kafka.client != "kafka-python":
-        yield f"kafka.client: {config.kafka.client} is not in this version, and `run` refuses it"
     for section, keys in (
         ("budget", {"traffic"}),
         ("limits", {"client_state"}),

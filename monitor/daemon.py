@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 API_VERSION = "MODELWARDEN_KAFKA_API_VERSION"
 """Environment variable with the protocol version of a broker that cannot be asked for it, such as the embedded one."""
 
+_NO_CONFLUENT = "kafka.client: confluent-kafka needs the extra `fast`: pip install 'modelwarden[fast]'"
+
 
 class Daemon:
     """Runs until told to stop. `make_source` brings the Kafka source; tests bring others."""
@@ -135,8 +137,9 @@ class Daemon:
         self.metrics.epoch.set(lease.epoch)
         delivery.hold(lease)
         keeping.hold(lease)
-        source = self._make_source(self.config)
+        source: Source | None = None
         try:
+            source = self._make_source(self.config)
             parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery, keeping.troubles)
             Session(parts, lease, source, key).run(self._stop)
             store.release(lease)
@@ -155,7 +158,8 @@ class Daemon:
             delivery.hold(None)
             keeping.hold(None)
             self.metrics.active.set(0)
-            source.close()
+            if source is not None:
+                source.close()
 
     def _healthy(self) -> tuple[bool, str]:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""
@@ -184,12 +188,16 @@ def run_daemon(config: Config) -> int:
 
 
 def kafka_source(config: Config) -> Source:
-    """The source that the configuration names."""
+    """The source that the configuration names. SourceError when its client library is missing or refuses a setting."""
     kafka = config.need_kafka()
-    if kafka.client != "kafka-python":
-        raise SourceError(f"kafka.client: {kafka.client} is not available in this version; use kafka-python")
     servers = [f"{a.host}:{a.port}" for a in kafka.bootstrap_servers]
     options: dict[str, Any] = dict(kafka.security.client_options())
+    if kafka.client == "confluent-kafka":
+        try:
+            from monitor.intake.sources.confluent import ConfluentSource
+        except ImportError as error:
+            raise SourceError(_NO_CONFLUENT) from error
+        return ConfluentSource(servers, source_topics(config), group=kafka.group, client_options=options)
     version = os.environ.get(API_VERSION)
     if version:
         options["api_version"] = tuple(int(part) for part in version.split("."))

@@ -44,7 +44,9 @@ _STDOUT: Final = Path("-")
 
 
 def backtest(
-    events: Annotated[list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz.")],
+    events: Annotated[
+        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz; - is stdin.")
+    ],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
     training_rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rows the models were trained on; default: the reference.")

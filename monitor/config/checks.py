@@ -20,6 +20,7 @@ def cross_checks(config: Config) -> Iterator[KeyProblem]:
     if config.kafka is not None:
         yield from _topics(config.kafka)
         yield from _security(config.kafka.security)
+        yield from _client(config.kafka)
     for name, entry in config.models.listed.items():
         yield from _model(name, entry)
     yield from _detectors(config)
@@ -85,6 +86,19 @@ def _security(security: KafkaSecurity) -> Iterator[KeyProblem]:
         if security.sasl_plain_password is None and security.sasl_plain_password_file is None:
             mend = "Add sasl_plain_password_file: PATH, or sasl_plain_password: ${env:NAME}."
             yield KeyProblem((*section, "sasl_plain_password"), f"{security.sasl_mechanism} needs a password.", mend)
+
+
+def _client(kafka: Kafka) -> Iterator[KeyProblem]:
+    """What librdkafka does not have."""
+    if kafka.client != "confluent-kafka":
+        return
+    section: Key = ("kafka", "security")
+    mend = "Use kafka.client: kafka-python."
+    if kafka.security.sasl_mechanism == "AWS_MSK_IAM":
+        yield KeyProblem((*section, "sasl_mechanism"), "confluent-kafka has no AWS_MSK_IAM.", mend)
+    for name in ("sasl_kerberos_name", "sasl_kerberos_domain_name"):
+        if name in kafka.security.model_fields_set:
+            yield KeyProblem((*section, name), "confluent-kafka has no such setting.", mend)
 
 
 def _model(name: str, entry: ModelEntry) -> Iterator[KeyProblem]:

@@ -15,6 +15,7 @@ from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from monitor.demo.broker import CLIENT_OPTIONS, PARTITIONS, EmbeddedBroker
 from monitor.intake.events import Record
 from monitor.intake.sources.base import Loss, Source, SourceTopic, TopicPartition
+from monitor.intake.sources.confluent import ConfluentSource
 from monitor.intake.sources.file import FileSource
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.intake.sources.memory import MemoryBroker, MemorySource
@@ -127,7 +128,7 @@ class FileWorld:
 class MockWorld:
     """The embedded broker: topics appear when a producer names them, always with four partitions."""
 
-    can: ClassVar[frozenset[str]] = frozenset({"records", "end"})
+    can: ClassVar[frozenset[str]] = frozenset({"records", "end", "wire"})
 
     def __init__(self, stack: ExitStack, servers: str, options: dict[str, Any] | None = None) -> None:
         self._stack = stack
@@ -161,7 +162,7 @@ class MockWorld:
 
 
 class KafkaWorld(MockWorld):
-    can: ClassVar[frozenset[str]] = frozenset({"records", "end", "times", "late", "delete", "recreate", "gap"})
+    can: ClassVar[frozenset[str]] = frozenset({"records", "wire", "end", "times", "late", "delete", "recreate", "gap"})
 
     def __init__(self, stack: ExitStack, broker: KafkaBroker) -> None:
         super().__init__(stack, broker.bootstrap_servers, {})
@@ -195,6 +196,29 @@ class KafkaWorld(MockWorld):
         with self.broker.admin() as admin:
             end: int = admin.list_partition_offsets({tp: OffsetSpec.LATEST}, IsolationLevel.READ_COMMITTED)[tp].offset
         return end
+
+
+class ConfluentWorld(KafkaWorld):
+    """Apache Kafka read by confluent-kafka. Not the embedded broker: it has no controller for the admin client."""
+
+    def source(self, *topics: SourceTopic, group: str | None = None) -> ConfluentSource:  # type: ignore[override]
+        source = ConfluentSource([self._servers], topics, group=group)
+        self._stack.callback(source.close)
+        return source
+
+
+class RawName(str):
+    """A header name that a producer writes as the bytes given."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> RawName:
+        name = super().__new__(cls, raw.hex())
+        name.raw = raw
+        return name
+
+    def encode(self, *_: object) -> bytes:
+        return self.raw
 
 
 @contextmanager

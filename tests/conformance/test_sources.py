@@ -12,10 +12,12 @@ import pytest
 
 from monitor.intake.sources.base import Loss, SourceError, SourceTopic, TopicPartition
 from tests.conformance.source_worlds import (
+    ConfluentWorld,
     FileWorld,
     KafkaWorld,
     MemoryWorld,
     MockWorld,
+    RawName,
     World,
     begin,
     discover,
@@ -26,7 +28,13 @@ from tests.conformance.source_worlds import (
     read_losses,
 )
 
-WORLDS: dict[str, type[World]] = {"memory": MemoryWorld, "file": FileWorld, "mock": MockWorld, "kafka": KafkaWorld}
+WORLDS: dict[str, type[World]] = {
+    "memory": MemoryWorld,
+    "file": FileWorld,
+    "mock": MockWorld,
+    "kafka": KafkaWorld,
+    "confluent": ConfluentWorld,
+}
 
 
 def able(*features: str) -> pytest.MarkDecorator:
@@ -50,6 +58,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             yield FileWorld(stack, tmp_path)
         elif request.param == "mock":
             yield MockWorld(stack, request.getfixturevalue("mock_servers"))
+        elif request.param == "confluent":
+            yield ConfluentWorld(stack, request.getfixturevalue("kafka"))
         else:
             yield KafkaWorld(stack, request.getfixturevalue("kafka"))
 
@@ -246,6 +256,24 @@ def test_poll_sizes_do_not_change_content_or_order(world: World, max_records: in
     for partition, count in enumerate(sizes):
         found = [(r.offset, r.value) for r in records if r.partition == partition]
         assert found == [(i, b'{"n": %d}' % i) for i in range(count)]
+
+
+@able("wire")
+def test_header_names_that_are_not_utf8_cost_only_those_headers(world: Any) -> None:
+    """Anybody who writes to the topic can make them. Many: the interpreter runs a repeated call in another way."""
+    bad = [(RawName(name), b"x") for name in (b"\xff", b"", b"\xc3(", b"\xed\xa0\x80", b"\xff" * 300)]
+    topic = world.create(1)
+    for i in range(600):
+        headers = [*bad[: i % 6], ("n", b"%d" % i), *bad[i % 6 :], ("m", b"")]
+        world._producer.send(topic, b"\xff%d" % i, b"\xff", headers=headers if i % 3 else [], partition=0)
+    world._producer.flush()
+    source = world.source(SourceTopic(topic, "earliest"))
+    begin(source)
+    for i, record in enumerate(read(source, 600)):
+        assert (record.key, record.value) == (b"\xff", b"\xff%d" % i)
+        expected = [("n", b"%d" % i), ("m", b"")] if i % 3 else []
+        assert [h for h in record.headers if h[0]] == expected
+    assert source.condition is None
 
 
 @able("gap")

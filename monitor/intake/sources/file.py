@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,12 @@ from monitor.intake.sources.base import Polled, SourceError, SourceTopic, TopicP
 
 RECORD_BYTES = 256 * 1024
 _SKIP_BYTES = 64 * 1024
+STDIN = Path("-")
 _BOM = b"\xef\xbb\xbf"
 
 
 class FileSource:
-    """Reads files, plain or `.gz`, one after the other in the order given (see Source).
+    """Reads files, plain or `.gz`, one after the other in the order given (see Source). "-" is standard input, once.
 
     `topic` is the name that all files go by, or the topic itself; its `start` does not matter, files are read from
     their beginning. A line longer than `record_bytes` is cut to one byte more than that, so that the format refuses
@@ -41,7 +43,11 @@ class FileSource:
         self._read_bytes = 0
         self._paused = False
         self._closed = False
+        if self._paths.count(STDIN) > 1:
+            raise SourceError("standard input is named twice. Name - once")
         for path in self._paths:
+            if path == STDIN:
+                continue
             if path.is_dir() or not os.access(path, os.R_OK):
                 why = "is a directory" if path.is_dir() else "cannot be read" if path.exists() else "does not exist"
                 raise SourceError(f"{path} {why}. Check path and permissions")
@@ -157,7 +163,7 @@ class _Lines:
         self._line = 0
         self._raw: IO[bytes] | None = None
         try:
-            self._raw = path.open("rb")
+            self._raw = sys.stdin.buffer if path == STDIN else path.open("rb")
             packed = path.suffix == ".gz"
             self._text: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
         except OSError as error:
@@ -198,12 +204,14 @@ class _Lines:
         return self._raw.tell()
 
     def close(self) -> None:
+        if self._path == STDIN:
+            return
         self._text.close()
         if self._raw is not None:
             self._raw.close()
 
     def _error(self, error: Exception) -> SourceError:
         reason = "the compressed data ends early" if isinstance(error, EOFError) else str(error)
-        if self._raw is not None:
+        if self._raw is not None and self._path != STDIN:
             self._raw.close()
         return SourceError(f"{self._path}, line {self._line + 1}: {reason}. Repair or replace the file")

@@ -34,6 +34,8 @@ from monitor.intake.sources.base import (
     settle,
 )
 from monitor.intake.sources.kafka_admin import EARLIEST, LATEST, REFUSED, Brokers, connect, refusal
+from monitor.intake.sources.kafka_records import has_name, tolerate_header_names
+from monitor.intake.sources.tls import context_of, explained
 
 log = structlog.get_logger(__name__)
 SILENCE_SECONDS = 2.0
@@ -76,9 +78,12 @@ class KafkaSource:
         client_options: Mapping[str, Any] | None = None,
         call_timeout: float = 5.0,
     ) -> None:
+        tolerate_header_names()
         self._topics = {topic.name: topic for topic in topics}
         self._group = group
+        self._address = list(bootstrap_servers), dict(client_options or {}), call_timeout
         self._options = _options(bootstrap_servers, client_options or {}, call_timeout)
+        context_of(self._options)  # a file that cannot be used is told now
         self._brokers = Brokers(self._options, call_timeout)
         self._consumer: Any = None
         self._expected: dict[TopicPartition, int] = {}
@@ -105,7 +110,8 @@ class KafkaSource:
         return f"waiting for partitions that are not available: {', '.join(map(str, stuck))}" if stuck else None
 
     def cluster_id(self) -> str:
-        return self._brokers.cluster_id()
+        with explained(*self._address):
+            return self._brokers.cluster_id()
 
     def discover(self) -> list[TopicPartition]:
         try:
@@ -286,7 +292,7 @@ class KafkaSource:
                 r.timestamp / 1000 if r.timestamp >= 0 else None,
                 r.key,
                 r.value,
-                [(name, value or b"") for name, value in r.headers] if r.headers else (),
+                [(name, value or b"") for name, value in r.headers if has_name(name)] if r.headers else (),
             )
             for r in found
         ]

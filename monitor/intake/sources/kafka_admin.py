@@ -21,6 +21,8 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
@@ -205,19 +207,50 @@ class _NotThisOne(SourceUnavailable):
 
 def connect(make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """A client of kafka-python. One that fails to connect leaves its thread and sockets behind: they are taken down."""
-    networks: list[Any] = []
+    networks: list[KafkaNetClient] = []
+    faults: list[Exception] = []
 
-    def network(**configs: Any) -> Any:
-        networks.append(KafkaNetClient(**configs))
+    def network(**configs: Any) -> KafkaNetClient:
+        net = NetworkSelector(**configs)
+        networks.append(KafkaNetClient(net, _Connections(faults, net, **configs), **configs))
         return networks[-1]
 
     try:
         return make(kafka_client=network, **options)
-    except BaseException:
+    except BaseException as error:
         for left in networks:
             with contextlib.suppress(Exception):
                 left.close()
+        refused = next((fault for fault in faults if isinstance(fault, REFUSED)), None)
+        if refused is not None and isinstance(error, kafka_errors.KafkaError):
+            raise refused from error
         raise
+
+
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]
+    """Keeps why connections failed: the search for a first broker only says that it found none."""
+
+    def __init__(self, faults: list[Exception], net: NetworkSelector, **configs: Any) -> None:
+        self._faults = faults
+        super().__init__(net, **configs)
+
+    async def _build_transport(self, *place: Any, **how: Any) -> Any:
+        """3.0.12 drops what came with the end of a connection: a refused login is told just before it."""
+        transport = await super()._build_transport(*place, **how)
+        receive = transport._sock_recv
+
+        def receive_all() -> tuple[bytes, Exception | None]:
+            data, error = receive()
+            return (data, None) if data else (data, error)  # the end is still there at the next call
+
+        transport._sock_recv = receive_all
+        return transport
+
+    async def _connect(self, node: Any, conn: Any, **how: Any) -> None:
+        await super()._connect(node, conn, **how)
+        fault = conn.init_future.exception
+        if isinstance(fault, Exception):
+            self._faults[:] = [fault, *self._faults[:9]]
 
 
 def _is_answer(error: Exception) -> bool:

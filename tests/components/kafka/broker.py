@@ -35,7 +35,8 @@ class KafkaBroker(Component):
         lines = (f"{key}={value}\n" for key, value in self._server_properties().items())
         self._properties.write_text("".join(lines), encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-        self.run_tool(self._class("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)))
+        format_ = ["format", "-t", cluster, "-c", str(self._properties), *self._format_options()]
+        self.run_tool(self._class("kafka.tools.StorageTool", *format_))
 
     def command(self) -> list[str]:
         return self._class("kafka.Kafka", str(self._properties))
@@ -92,6 +93,10 @@ class KafkaBroker(Component):
     def _class(self, name: str, *arguments: str) -> list[str]:
         options = ["-Xms128m", "-Xmx512m", "-Dlog4j2.level=WARN"]
         return [self._java, *options, "-cp", f"{self._jars}/*", name, *arguments]
+
+    def _format_options(self) -> list[str]:
+        """More arguments of the storage tool."""
+        return []
 
     def _server_properties(self) -> dict[str, str]:
         broker, controller = self.bootstrap_servers, f"127.0.0.1:{self._controller_port}"

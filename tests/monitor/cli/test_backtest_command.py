@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
@@ -102,3 +103,15 @@ def test_a_configuration_that_is_there_is_used_and_said(
     result = backtest(place, events)
     assert result.exit_code == 0 and "feature_drift" in result.stdout
     assert "settings of modelwarden.yaml" in result.stderr
+
+
+def test_events_come_from_standard_input(place: Place, events: Path, reference: Path) -> None:
+    expected = backtest(place, events, "--reference", reference)
+    line = ["backtest", "-", "--reference", str(reference)]
+    raw = events.read_bytes()
+    text = gzip.decompress(raw) if events.suffix == ".gz" else raw
+    done = place.runner.invoke(app, line, input=text)
+    assert (done.exit_code, done.stdout) == (0, expected.stdout)
+    assert done.stdout
+    twice = place.runner.invoke(app, [*line, "-"], input=text)
+    assert twice.exit_code == 1 and "named twice" in twice.stderr

@@ -72,6 +72,16 @@ CASES = [
         kafka(security=f"{SCRAM}, sasl_plain_username: u, sasl_plain_password: x, sasl_plain_password_file: y"),
         3, "kafka.security.sasl_plain_password_file", "also given", "Keep one",
     ),
+    (
+        "kafka:\n  bootstrap_servers: [a:1]\n  client: confluent-kafka\n"
+        "  security: {security_protocol: SASL_SSL, sasl_mechanism: AWS_MSK_IAM}\n",
+        4, "kafka.security.sasl_mechanism", "confluent-kafka has no AWS_MSK_IAM", "kafka-python",
+    ),
+    (
+        "kafka:\n  bootstrap_servers: [a:1]\n  client: confluent-kafka\n"
+        "  security: {security_protocol: SASL_SSL, sasl_mechanism: GSSAPI, sasl_kerberos_domain_name: d}\n",
+        4, "kafka.security.sasl_kerberos_domain_name", "no such setting", "kafka-python",
+    ),
     ("store:\n  commit_interval: 10\n", 2, "store.commit_interval", "duration", "10s"),
     ("store:\n  commit_interval: 10 sec\n", 2, "store.commit_interval", "not a duration", "ms, s, m, h, d or w"),
     ("store:\n  commit_interval: 0s\n", 2, "store.commit_interval", "longer than zero", ""),
