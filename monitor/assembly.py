@@ -11,6 +11,7 @@ from detectors.base import registry
 from monitor.config import Config, KeyProblem, ModelSettings, Topic, WebhookReceiver
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms, load_or_create_key
+from monitor.intake.joins import JoinSettings
 from monitor.intake.sources.base import SourceTopic
 from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import Intake, PipelineSettings
@@ -73,7 +74,8 @@ def watch_settings(settings: ModelSettings, detectors: Mapping[str, Mapping[str,
     per = settings.budget.per
     assert isinstance(per, timedelta)
     panel = PanelSettings(settings.budget.drift, per.total_seconds(), detectors)
-    return WatchSettings(panel, settings.features, settings.classes)
+    labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
+    return WatchSettings(panel, settings.features, settings.classes, labels)
 
 
 def source_topics(config: Config) -> list[SourceTopic]:
@@ -172,6 +174,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "training_rows", "shape", "threshold", "segments", "importances", "services", "labels", "on_new_version",
+    "owner", "training_rows", "shape", "threshold", "segments", "importances", "services", "on_new_version",
     "calibration", "season",
 }  # fmt: skip

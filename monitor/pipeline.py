@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
-from detectors.base import Batch, Finding, Measure
+from detectors.base import Finding, Measure, Rows
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
 from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, Rejected
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.intake.sources.base import Loss
+from monitor.label_metrics import LabelMetrics
 from monitor.metrics import Metrics
 from monitor.own_health import OwnHealth
 from monitor.printable import whereabouts
@@ -95,6 +96,7 @@ class Pipeline:
         self._unit = CommitUnit(at=0.0)
         self._now = 0.0
         self._shown: dict[str, tuple[int, int]] = {}
+        self._label_metrics = LabelMetrics(metrics)
         self.unwatched = Unwatched()
         self.health = OwnHealth(self._apply, self.book.open())
 
@@ -216,6 +218,7 @@ class Pipeline:
         """
         restored = watch.restore(pages, counted)
         self._shown[watch.subject] = (watch.predictions, watch.labels)
+        self._label_metrics.begin(watch)
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
             log.warning("detector starts anew", detector=name, model=watch.model, reason=reason)
@@ -310,7 +313,9 @@ class Pipeline:
                 self.metrics.unwatched.inc()
                 self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
             elif kind is EventType.LABEL:
-                watch.add_label(event)
+                if watch.add_label(event, place):
+                    watch.cut(self._report)
+                    self._watch_health(watch)
             elif watch.add_prediction(event, place):
                 watch.cut(self._report)
                 self._watch_health(watch)
@@ -387,6 +392,7 @@ class Pipeline:
             self.metrics.labels_seen.labels(label).inc(row.labels - labels)
             self._shown[subject] = (row.predictions, row.labels)
             self.metrics.clients.labels(label).set(row.clients)
+            self._label_metrics.show(label, watch)
             if watch.panel is not None:
                 self.metrics.capital.labels(label, "drift").set(watch.panel.account.capital)
                 self.metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)
@@ -402,7 +408,7 @@ class Pipeline:
         else:
             trail.append(piece)
 
-    def _report(self, watch: Watch, finding: Finding, batch: Batch) -> Incident | None:
+    def _report(self, watch: Watch, finding: Finding, batch: Rows) -> Incident | None:
         row = finding.row
         trigger = batch.identity.at(row) if row >= 0 else f"tick/{self._now}"
         event_id = batch.event_ids[row] if row >= 0 else None

@@ -10,7 +10,7 @@ import pytest
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from alerts.taxonomy import kinds
-from detectors.base import Batch, Finding, registry
+from detectors.base import Batch, Finding, Rows, registry
 from detectors.reference import Reference
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
@@ -50,7 +50,7 @@ class Run:
         self.position += len(batch)
         self.panel.detect(batch, self.report)
 
-    def report(self, finding: Finding, batch: Batch) -> Incident | None:
+    def report(self, finding: Finding, batch: Rows) -> Incident | None:
         """Take a finding as the pipeline does: every alarm has its incident."""
         self.findings.append(finding)
         trigger = batch.identity.at(finding.row) if finding.row >= 0 else "time"
