@@ -51,17 +51,18 @@ def run_backtest(
     reference: Path | None = None,
     type: TypeName = "auto",
     *,
+    model: str | None = None,
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> Backtest:
     """Run the pipeline over files of native events (JSON lines, plain or .gz), one after the other.
 
     `reference` is the target of every model in the events; without it a model has the one of `config`, or learns a
-    provisional one from its first events. SourceError or ReferenceFileError, naming file and line, when a file cannot
-    be read.
+    provisional one from its first events. `model` is the model of events that name none. SourceError or
+    ReferenceFileError, naming file and line, when a file cannot be read.
     """
     settings = Config() if config is None else config
-    rules = _rules(settings, type)
+    rules = _rules(settings, type, model)
     source = FileSource(paths, TOPIC, rules.record_bytes)
     pipeline = _pipeline(settings, rules, _References(settings, rules, reference).introduce)
     outcome = _Outcome(pipeline)
@@ -159,12 +160,13 @@ class _Outcome:
         )
 
 
-def _rules(config: Config, type: TypeName) -> TopicRules:
+def _rules(config: Config, type: TypeName, model: str | None) -> TopicRules:
     networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
     return TopicRules(
         topic=TOPIC,
         pseudonyms=Pseudonyms(b"", networks, plain=True),
         type=type,
+        model=model,
         record_bytes=config.limits.record_bytes,
     )
 

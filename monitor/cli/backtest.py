@@ -47,6 +47,7 @@ def backtest(
     events: Annotated[list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz.")],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
     type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model of events that name none.")] = None,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
     config: ConfigFile = None,
@@ -56,6 +57,8 @@ def backtest(
     Prints the incidents in their last state, one JSON object a line. No Kafka, database or configuration is
     needed; a configuration that is there gives models their settings.
     """
+    if model is not None and (not model or "/" in model or model.endswith("@shadow")):
+        raise typer.BadParameter(f"{model!r} is no name of a model", param_hint="--model")
     settings = read_config(config, registries=True)
     _check_place(out)
     from monitor.backtest import run_backtest
@@ -65,7 +68,7 @@ def backtest(
     if settings is not None and config is None:
         say(f"settings of {settings.file}")
     with _progress() as progress:
-        found = run_backtest(events, reference, type.value, config=settings, progress=progress)
+        found = run_backtest(events, reference, type.value, model=model, config=settings, progress=progress)
     order = list(SeverityChoice)
     least = order.index(min_severity)
     shown = [i for i in found.incidents if order.index(SeverityChoice(i.severity)) >= least]
@@ -77,6 +80,8 @@ def _tell(found: Backtest, shown: int) -> None:
     rejected = found.rejected.total()
     reasons = f" ({', '.join(f'{reason} {n:,}' for reason, n in found.rejected.most_common())})" if rejected else ""
     say(f"{found.records:,} lines, {rejected:,} rejected{reasons}, {shown:,} incident{'' if shown == 1 else 's'}")
+    if found.rejected["no_subject"]:
+        say("events that name no model (labels often) were left out; say whose they are with --model NAME")
     for subject, state in found.models.items():
         if state == "calibrating":
             say(f"{subject}: too few events for a provisional reference, nothing was judged; give --reference FILE")

@@ -26,6 +26,8 @@ class Case:
     clean: Callable[[], list[Event]]
     alarming: Callable[[], list[Event]]
     field: str = "income"
+    labelled: bool = False
+    """The events carry their labels, which come when the batch is through; the alarm names the model."""
 
 
 def credit(n: int, seed: int) -> list[Event]:
@@ -71,7 +73,25 @@ def _case(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Case:
     return Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), lambda: changed(2, change))
 
 
+def _labelled(events: list[Event], wrong_from: int) -> list[Event]:
+    """Every 12th prediction is wrong, from `wrong_from` on every second."""
+    for i, event in enumerate(events):
+        wrong = i % 12 == 0 or (i >= wrong_from and i % 2 == 0)
+        event.label = {"yes": "no", "no": "yes"}[event.prediction] if wrong else event.prediction
+    return events
+
+
+def _errors() -> Case:
+    return Case(
+        lambda: credit(ROWS, 1),
+        lambda: _labelled(credit(LENGTH, 2), LENGTH),
+        lambda: _labelled(credit(LENGTH, 2), FAULT_AT),
+        labelled=True,
+    )
+
+
 CASES: dict[str, Case] = {
     "predictive_drift": _case(_richer),
     "field_rule": _case(_without_income),
+    "error_rate": _errors(),
 }
