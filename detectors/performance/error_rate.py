@@ -44,9 +44,9 @@ ODDS = np.array([1.3, 1.6, 2.2, 3.5, 8.0])
 _LEVEL = np.array([6, 6, 5, 4, 2])
 """A small factor is a slow bet: its spread is taken over 2^level blocks."""
 _MIX = np.array([0.2, 0.3, 0.25, 0.15, 0.1])
-_LEAK = 0.98
-_HISTORY = 64
-_LATE = 20
+_LEAK = 0.99
+_HISTORY = 96
+_LATE = 60
 """Blocks after which a block joins the rate."""
 _NOISE_LATE = 40
 _LEAST = 100.0
@@ -63,7 +63,7 @@ _GONE = 100.0
 class Params:
     """Parameters of the error rate."""
 
-    memory: float = 8_000.0
+    memory: float = 30_000.0
     """Labels of a version that its rate remembers."""
     tolerance: float = 2.5
     """Standard errors by which the rate so far may be too low."""
@@ -180,7 +180,7 @@ class ErrorRate(Detector):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Errors since the onset, expected ones from the rate before it."""
         measures, spans = [], []
-        for slot in streams:
+        for slot in (i for i in streams if self._blocks[i] > self._from[0, i] or i in self._story):
             told = self._story.pop(slot) if slot in self._story else (int(self._from[0, slot]), self._onset(slot))
             first, onset = told
             past = self._path(slot, onset)
@@ -195,7 +195,7 @@ class ErrorRate(Detector):
             measures.append(
                 Measure(self.name, stream, observed, before, "share", n, since, until, statistic="error_rate")
             )
-        earliest, onset_time, until = spans[0]
+        earliest, onset_time, until = spans[0] if spans else (float(self._marks[1]),) * 3
         return Explanation(onset_time, (earliest, min(until, onset_time + (until - onset_time) / 2)), tuple(measures))
 
     # --- blocks ------------------------------------------------------------------------------------------------------
@@ -240,8 +240,10 @@ class ErrorRate(Detector):
         return np.array([elapsed])
 
     def _judge(self, block: _Block) -> tuple[F64, float]:
-        """Logs of e-values (1, bets), zero for the other slots, and the standardised residual."""
-        log_e = np.zeros((1, SLOTS * len(ODDS)))
+        """Logs of e-values (1, bets) and the standardised residual. Zero for the other slots; one that no version has
+        may not hoard what is injected."""
+        unused = (self._blocks == 0) & (np.arange(SLOTS) != block.slot)
+        log_e = np.repeat(np.where(unused, -_MAX_LOG_E, 0.0), len(ODDS))[None]
         slot, labels = block.slot, float(self._labels[block.slot])
         rate = (float(self._wrong[slot]) + 0.5) / (labels + 1)
         residual = (block.wrong - BLOCK * rate) / math.sqrt(BLOCK * rate * (1 - rate) * (1 + BLOCK / max(labels, 1.0)))

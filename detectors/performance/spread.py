@@ -17,7 +17,7 @@ _FLOOR = np.array([1.15, 1.3, 1.6, 2.0, 2.5, 2.75, 2.75])
 _FLOOR_BLOCKS = 160
 _FIRST = 1.1
 _TOP = 4.0
-_SHRINK = 10.0
+_SHRINK = 20.0
 """Windows that the factor expected from the horizon below is worth."""
 _CLIP = 12.0
 _MAX_WINDOWS = 400
@@ -77,4 +77,6 @@ class Spread:
             seen = (float(self._total[level, stream]) + _SHRINK * expected) / (windows + _SHRINK)
             least = max(least, seen, 1 + (float(_FLOOR[level]) - 1) * left)
             self.v[level, stream] = least
-            expected = min(1 + 2 * max(seen - 1, 0.0), _TOP) if windows < _SHRINK else max(seen, 1.0)
+            # what the horizon shows beyond its own chance doubles at the next one at most
+            chance = float(np.sqrt(2 / (windows + _SHRINK)))
+            expected = min(1 + 2 * max(seen - 1 - chance, 0.02), _TOP)
