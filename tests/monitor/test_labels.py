@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,12 +13,14 @@ import pytest
 from prometheus_client import generate_latest
 
 from detectors.base import LabelBatch
-from monitor.intake.joins import JoinSettings
+from monitor.intake.joins import Asked, JoinSettings, Told
+from monitor.labels import ModelLabels
 from monitor.metrics import Metrics
 from monitor.panel import Panel
 from monitor.pipeline import Pipeline
 from monitor.references import origin_of, rows_of
 from monitor.state.codec import decode, encode
+from monitor.state.store import open_store
 from monitor.state.unit import CommitUnit, StatePage
 from monitor.watch import PROVISIONAL_ROWS, WatchSettings
 from tests.monitor.test_pipeline import START, TOPIC, feed_all, pipeline, records, replay, settings, told
@@ -176,6 +180,48 @@ def test_predictions_beyond_the_bound_are_sampled_and_shown() -> None:
     text = generate_latest(p.metrics.registry).decode()
     rate = float(next(x for x in text.splitlines() if x.startswith("modelwarden_label_sample_rate")).split()[-1])
     assert rate <= 0.25 and "modelwarden_labels_unsampled_total" in text
+
+
+def test_a_million_pending_predictions_survive_a_restart(tmp_path: Path) -> None:
+    n = 1_000_000
+    keys = np.random.default_rng(1).integers(1, 2**64, n, dtype=np.uint64)
+    answer = np.arange(n) % 5
+    joined = ModelLabels(MODEL, JoinSettings(), ())
+    store = open_store(f"sqlite:///{tmp_path}/state.db", "g", create=True)
+    lease = store.acquire_lease("a", 60.0)
+    assert lease is not None
+    for begin in range(0, n, 100_000):
+        rows = slice(begin, begin + 100_000)
+        joined.join.add(_asked(keys[rows], answer[rows]), _told(keys[:0], answer[:0]), 0.0)
+        pages = [StatePage(MODEL, "watch.labels", "", name, 1, page) for name, page in joined.dirty().items()]
+        store.commit(CommitUnit(at=1.0, pages=pages), lease)
+    store.close()
+    store = open_store(f"sqlite:///{tmp_path}/state.db", "g")
+    began = time.process_time()
+    again = ModelLabels(MODEL, JoinSettings(), ())
+    again.restore({p.page: p.arrays for p in store.load_pages(MODEL)})
+    assert time.process_time() - began < 10
+    store.close()
+    pending = again.join.pending
+    held = sum(column.nbytes for column in pending._columns.values()) + pending._table.nbytes + pending._marks.nbytes
+    assert pending.rows == n and held <= 56 * 2**20
+    found = again.join.add(_asked(keys[:0], answer[:0]), _told(keys[::7], answer[::7]), 0.0)
+    assert len(found) == len(keys[::7]) and (found.answer == answer[::7]).all()
+    assert again.join.counts.wrong == 0
+
+
+def _asked(keys: Any, answer: Any) -> Asked:
+    n = len(keys)
+    return Asked(
+        keys, np.zeros(n), answer.astype(np.float64), np.ones(n, np.uint8), np.zeros(n), np.ones(n), np.zeros(n, int)
+    )
+
+
+def _told(keys: Any, answer: Any) -> Told:
+    n = len(keys)
+    nothing = np.zeros(n, np.uint8)
+    label = answer.astype(np.float64)
+    return Told(keys, np.zeros(n, int), np.zeros(n), label, nothing + 1, np.ones(n), np.zeros(n), nothing)
 
 
 def test_scores_stand_in_for_a_missing_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
