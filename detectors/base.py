@@ -429,6 +429,10 @@ class Detector(ABC):
         """The numbers of the why for these streams at the last alarm. Only detectors with streams are asked."""
         raise NotImplementedError(f"{self.name} has no streams to explain")
 
+    def figures(self) -> Mapping[str, float]:
+        """Numbers for the metrics, by name. They are shown and decide nothing."""
+        return {}
+
     @abstractmethod
     def dirty(self) -> dict[str, Page]:
         """Pages changed since the last call, by name. The arrays are the caller's: they are not touched again."""

@@ -49,6 +49,9 @@ class LabelMetrics:
             values = np.quantile(np.array(lags), list(QUANTILES.values())).tolist()
             for name, value in zip(QUANTILES, values, strict=True):
                 metrics.label_lag.labels(label, name).set(value)
+        for name, value in ({} if watch.panel is None else watch.panel.figures()).items():
+            if name in metrics.figures:
+                metrics.figures[name].labels(label).set(value)
         if join.counts.compared and not watch.predicts_numbers:
             metrics.label_errors.labels(label).set(join.counts.wrong / join.counts.compared)
 

@@ -15,6 +15,12 @@ LABEL_COUNTERS = {
     "unsampled": "Labels of predictions outside the sample.",
 }
 
+FIGURES = {
+    "adwin_width": "Labels that ADWIN takes to be of one error rate (detectors.error_rate.adwin).",
+    "adwin_detections": "Rises of the error rate that ADWIN saw; they never page.",
+}
+"""Figures of detectors that are shown, by name."""
+
 
 class Metrics:
     """The metrics of one daemon, in a registry of their own. Labelled children appear with their first value."""
@@ -76,6 +82,9 @@ class Metrics:
             "modelwarden_label_lag_seconds", "Time from prediction to label, of the last 1,024 joined.",
             ["model", "quantile"], registry=r,
         )  # fmt: skip
+        self.figures = {
+            name: Gauge(f"modelwarden_{name}", text, ["model"], registry=r) for name, text in FIGURES.items()
+        }
         self.label_errors = Gauge(
             "modelwarden_label_error_ratio",
             "Share of joined labels, corrections included, that differ from the prediction (classes only).",

@@ -140,6 +140,11 @@ class Panel:
             self._guarded(runner, lambda d: d.advance(watermark), batch)
         self._report(batch, report)
 
+    def figures(self) -> dict[str, float]:
+        """Numbers of all detectors for the metrics."""
+        running = [r.detector for r in self._runners if r.failure is None]
+        return {name: value for detector in running for name, value in detector.figures().items()}
+
     def _report(self, batch: Rows, report: Report) -> None:
         found, self._found = self._found, []
         for one in sorted(found, key=lambda f: f.finding.row):

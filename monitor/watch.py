@@ -193,7 +193,7 @@ class Watch:
         """
         stored = list(pages)
         self.clients.restore({p.page: p.arrays for p in stored if p.detector == CLIENTS})
-        self.joined.restore({p.page: p.arrays for p in stored if p.detector == _LABELS})
+        anew = self._restore_labels([p for p in stored if p.detector == _LABELS], counted)
         if counted is not None:
             self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
             self._judged = self.predictions
@@ -204,8 +204,22 @@ class Watch:
             elif page.detector == _LEARNING and self.panel is None:
                 self._learning = unpack_rows(page.arrays["rows"].tobytes())
         if self.panel is None:
-            return Restored({}, ())
-        return self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
+            return Restored(anew, ())
+        restored = self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
+        return restored._replace(anew=restored.anew | anew)
+
+    def _restore_labels(self, stored: Sequence[StatePage], counted: SubjectRow | None) -> dict[str, str]:
+        """Predictions that wait for labels. Without their pages labels are joined to later predictions only."""
+        anew: dict[str, str] = {}
+        try:
+            self.joined.restore({p.page: p.arrays for p in stored})
+        except Exception as error:
+            self.joined = ModelLabels(self.subject, self.settings.labels, self.settings.classes)
+            anew[_LABELS] = f"stored predictions cannot be read: {error}"[:400]
+        if counted is not None:
+            counts = self.joined.join.counts
+            counts.matched = max(counts.matched, counted.labels_matched)
+        return anew
 
     def _count(self, events: Sequence[Event]) -> None:
         self.predictions += len(events)

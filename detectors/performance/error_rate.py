@@ -35,6 +35,7 @@ from detectors.base import (
     register,
 )
 from detectors.drift.onset import best_split
+from detectors.performance.second_opinion import SecondOpinion
 from detectors.performance.spread import Spread
 from detectors.performance.versions import SLOTS, VersionSlots
 
@@ -69,6 +70,8 @@ class Params:
     """Standard errors by which the rate so far may be too low."""
     smallest_rise: float = 0.0
     """A rise of the rate that is not worth an alarm, as a share (0.01 is one point)."""
+    adwin: bool = False
+    """Also feed river's ADWIN, as a second opinion in the metrics; it costs 100 MB of memory."""
 
 
 @dataclass(slots=True)
@@ -128,6 +131,7 @@ class ErrorRate(Detector):
         self._faults: list[_Fault] = []
         self._story: dict[int, tuple[int, int]] = {}
         """First block and onset of the alarm about to be explained, by slot."""
+        self._second = SecondOpinion() if self.params.adwin else None
         self._numeric = False
         self._changed = False
 
@@ -198,6 +202,12 @@ class ErrorRate(Detector):
         earliest, onset_time, until = spans[0] if spans else (float(self._marks[1]),) * 3
         return Explanation(onset_time, (earliest, min(until, onset_time + (until - onset_time) / 2)), tuple(measures))
 
+    def figures(self) -> Mapping[str, float]:
+        """What ADWIN says, where it is asked."""
+        if self._second is None:
+            return {}
+        return {"adwin_width": self._second.width, "adwin_detections": self._second.detections}
+
     # --- blocks ------------------------------------------------------------------------------------------------------
 
     def _cut(self, batch: LabelBatch, rows: Any, slots: Any) -> list[_Block]:
@@ -205,6 +215,8 @@ class ErrorRate(Detector):
         blocks = []
         distance = np.minimum(np.nan_to_num(batch.error[rows], nan=0.0, posinf=_MAX_ERROR), _MAX_ERROR)
         wrong = self._wrong_rows(distance) if batch.numeric else distance
+        if self._second is not None:
+            self._second.update(wrong[wrong >= 0])
         for slot in np.unique(slots).tolist():
             for i in np.flatnonzero((slots == slot) & (wrong >= 0)).tolist():
                 held = self._open[slot]
@@ -369,6 +381,7 @@ class ErrorRate(Detector):
         }
         return {
             **self._spread.page(),
+            **({} if self._second is None else self._second.page()),
             "null": np.stack([self._wrong, self._labels]),
             "open": self._open.copy(),
             "blocks": np.vstack([self._blocks, self._from]),
@@ -381,6 +394,8 @@ class ErrorRate(Detector):
     def _load(self, page: Page) -> None:
         story = json.loads(page["story"].tobytes())
         self._spread.load(page)
+        if self._second is not None:
+            self._second.load(page)
         self._wrong, self._labels = page["null"].astype(np.float64)
         self._open, self._past = page["open"].astype(np.float64), page["past"].astype(np.float64)
         self._blocks, self._from = page["blocks"][0].astype(np.int64), page["blocks"][1:].astype(np.int64)
@@ -395,4 +410,4 @@ def _shape(name: str, array: Any) -> tuple[int, ...] | None:
     if array is None:
         return None
     shape: tuple[int, ...] = array.shape
-    return shape[1:] if name in ("first", "story") else shape
+    return shape[1:] if name in ("first", "story", "adwin_values") else shape

@@ -199,6 +199,7 @@ class Pending:
         self._next += 1
         self._clear(slot)
         self._of_segment[:, slot] = 0, self.rate, 0
+        self._dirty_marks.add((self._next - 1) // _GROUP)  # a page of that name may be stored from long ago
         return slot, 0
 
     def _clear(self, slot: int) -> None:

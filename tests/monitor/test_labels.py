@@ -141,6 +141,23 @@ def _restarted(units: Sequence[CommitUnit]) -> Pipeline:
     return made
 
 
+def test_pages_that_cannot_be_read_are_said_and_the_rest_goes_on(mixed: list[bytes]) -> None:
+    first = pipeline()
+    units = [_feed(first, mixed, at) for at in range(0, 2_000, 500)]
+    for unit in units:
+        unit.pages = [
+            p._replace(arrays={"pending": np.zeros(2)}) if (p.detector, p.page) == ("watch.labels", "head") else p
+            for p in unit.pages
+        ]
+    second = _restarted(units)
+    second.tick(1.0)
+    unit = second.take_unit(1.0)
+    assert any(i.kind == "monitor_health" and "watch.labels" in i.why for i in unit.incidents)
+    assert second.watches[MODEL].row().labels_matched == units[-1].subjects[0].labels_matched > 0
+    later = [_feed(second, mixed, at) for at in range(2_000, len(mixed), 500)]
+    assert later[-1].subjects[0].labels_matched > units[-1].subjects[0].labels_matched
+
+
 def test_status_and_metrics_count_what_became_of_labels() -> None:
     n = PROVISIONAL_ROWS + 500
     lines = [prediction(i) for i in range(n)]

@@ -7,6 +7,7 @@ import pytest
 
 from detectors.base import Context, StateError
 from detectors.performance.error_rate import ErrorRate, Params
+from detectors.performance.second_opinion import SecondOpinion
 from detectors.performance.spread import Spread
 from detectors.performance.versions import SLOTS
 from tests.detectors.performance.labelled import Judged, labels, part, wrong
@@ -91,6 +92,40 @@ def test_cuts_and_restarts_change_nothing(cut: int, numeric: bool) -> None:
         fresh.restore(other.detector.dirty())
         other.detector = fresh
     assert other.alarms == whole.alarms and other.why == whole.why and other.recovered == whole.recovered
+
+
+def test_adwin_is_a_second_opinion_that_survives_restarts() -> None:
+    error = wrong(9, (6_000, 0.1), (6_000, 0.4))
+    whole = Judged(Params(adwin=True)).feed(labels(error))
+    figures = whole.detector.figures()
+    assert figures["adwin_detections"] >= 1 and 0 < figures["adwin_width"] <= 8_192
+    parts, batch = Judged(Params(adwin=True)), labels(error)
+    for begin in range(0, len(batch), 2_500):
+        parts.feed(part(batch, begin, min(begin + 2_500, len(batch))), 100)
+        fresh = ErrorRate(Context("model:/m"), Params(adwin=True))
+        fresh.restore(parts.detector.dirty())
+        parts.detector = fresh
+    assert parts.detector.figures() == figures
+    assert Judged().feed(labels(error)).alarms == whole.alarms  # it decides nothing
+    assert Judged().detector.figures() == {}
+
+
+def test_adwin_is_neither_blinded_nor_let_to_stop_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    opinion = SecondOpinion()
+    opinion.update(np.array([np.nan, np.inf, -1.0, 1e308] * 250))
+    opinion.update(np.ones(500))
+    assert opinion.detections == 1
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_: object) -> None:
+        raise Panic
+
+    monkeypatch.setattr("river.drift.ADWIN", panic)
+    broken = SecondOpinion()
+    broken.update(np.ones(10))
+    assert broken.width == 0 and broken.detections == 0
 
 
 def test_pages_that_do_not_fit_are_refused() -> None:
