@@ -269,7 +269,8 @@ class LabelJoin:
         self.pending.mark(positions, marks)
 
 
-_HASH_CACHE = 10_000
+_HASH_CACHE, _CACHED_TEXT = 10_000, 100
+"""Texts remembered, and how long they may be."""
 
 
 class Answers:
@@ -295,7 +296,9 @@ class Answers:
         if known is None:
             if len(self._known) >= _HASH_CACHE:
                 self._known.clear()
-            known = self._known[value] = _text(value)
+            known = _text(value)
+            if len(value) <= _CACHED_TEXT:
+                self._known[value] = known
         return known
 
 
@@ -309,7 +312,7 @@ def _number(value: float) -> tuple[float, int]:
 
 def _text(text: str) -> tuple[float, int]:
     try:
-        number = float(text) if len(text) <= 40 else math.nan
+        number = float(text) if len(text) <= 40 and "_" not in text else math.nan
     except ValueError:
         number = math.nan
     if math.isfinite(number):

@@ -281,6 +281,7 @@ def test_ids_made_to_stay_in_every_sample_do_not_fill_the_store() -> None:
 def test_classes_are_equal_however_they_are_written() -> None:
     answer = Answers().one
     assert answer(1) == answer("1") == answer(1.0) == answer("1.0")
+    assert answer("1_0") != answer("10") and answer("x" * 500) == answer("x" * 500) != answer("x" * 501)
     assert answer("yes") != answer("no") and answer("yes")[1] == TEXT
     assert answer(True) == answer("true")
     for nothing in (None, [1], {"a": 1}, float("nan"), 10**400):
