@@ -117,6 +117,45 @@ class Batch:
         return len(self.time)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelBatch:
+    """Frozen columns of joined labels of one subject, in the order in which label and prediction had both come.
+
+    `time` is the label's and `asked` the prediction's (NaN where unknown), in epoch seconds; `clock` the newest time of
+    any prediction by then, and `position` the running number of the next prediction: labels may bear any time, so
+    budgets and causes go by these. `answer` and `label` index `classes` (-1: none of them, or a number). `error` is 1
+    where they differ, else 0; of a model that predicts numbers (`numeric`) the distance. `score` is that of the
+    predicted class (NaN where unknown), `weight` 1 / the rate at which predictions were sampled. `identity` and
+    `event_ids` are those of the record that made the pair complete.
+    """
+
+    subject: str
+    start: int
+    time: F64
+    asked: F64
+    clock: F64
+    position: I64
+    identity: Identity
+    event_ids: tuple[str | None, ...]
+    version: I32
+    versions: tuple[str, ...]
+    classes: tuple[str, ...]
+    answer: I32
+    label: I32
+    error: F64
+    score: F64
+    weight: F64
+    sample_weight: F64
+    numeric: bool
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+Rows = Batch | LabelBatch
+"""What a finding may come from: `row` indexes it."""
+
+
 # --- what detectors yield -------------------------------------------------------------------------------------------
 
 
@@ -405,6 +444,10 @@ class Detector(ABC):
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence | ClientEvidence | Finding]:
         """Eat one batch. After each yielded `Evidence` the caller calls `react` before it resumes the generator."""
 
+    def update_labels(self, batch: LabelBatch) -> Iterator[Evidence | ClientEvidence | Finding]:
+        """Eat joined labels, under the rules of `update`. Only detectors with "labels" in `inputs` are asked."""
+        return iter(())
+
     def advance(self, watermark: float) -> Iterator[Evidence | ClientEvidence | Finding]:
         """Time has come to `watermark` (epoch seconds), also when no event came. Silence and time-outs live here."""
         return iter(())
@@ -415,6 +458,10 @@ class Detector(ABC):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """The numbers of the why for these streams at the last alarm. Only detectors with streams are asked."""
         raise NotImplementedError(f"{self.name} has no streams to explain")
+
+    def figures(self) -> Mapping[str, float]:
+        """Numbers for the metrics, by name. They are shown and decide nothing."""
+        return {}
 
     @abstractmethod
     def dirty(self) -> dict[str, Page]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detectors.base import AccountName, Alarm, Batch, Explanation, Finding, Measure, Stream, SubjectRef
+from detectors.base import AccountName, Alarm, Explanation, Finding, Measure, Rows, Stream, SubjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class AlarmContext:
     model: str
 
 
-def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Batch, around: AlarmContext) -> Finding:
+def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: AlarmContext) -> Finding:
     """The finding of an alarm. Its kind is that of the stream with most evidence."""
     leading = around.streams[alarm.leading]
     fields = dict.fromkeys(f for s in (alarm.leading, *alarm.streams) for f in around.streams[s].fields)

@@ -10,6 +10,7 @@ from detectors.base import registry
 from monitor.config import Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import HALVES, TopicRules, formats, reads
 from monitor.intake.identity import Pseudonyms, load_or_create_key
+from monitor.intake.joins import JoinSettings
 from monitor.intake.sources.base import SourceTopic
 from monitor.outgoing import outbox_writer
 from monitor.pairs import pairing_problems, pairings
@@ -81,7 +82,8 @@ def watch_settings(
         services={id if pseudonyms is None else pseudonyms.client(id): name for id, name in named},
         detectors=detectors,
     )
-    return WatchSettings(panel, settings.features, settings.classes)
+    labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
+    return WatchSettings(panel, settings.features, settings.classes, labels)
 
 
 def source_topics(config: Config) -> list[SourceTopic]:
@@ -166,6 +168,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "shape", "threshold", "segments", "importances", "labels", "on_new_version",
+    "owner", "shape", "threshold", "segments", "importances", "on_new_version",
     "season",
 }  # fmt: skip

@@ -52,6 +52,7 @@ def run_backtest(
     reference: Path | None = None,
     type: TypeName = "auto",
     *,
+    model: str | None = None,
     training: Path | None = None,
     calibrate: float | None = None,
     services: Mapping[str, str] | None = None,
@@ -63,11 +64,11 @@ def run_backtest(
     `reference` is the target of every model in the events; without it a model has the one of `config`, or learns a
     provisional one from its first events. `training` has the rows models were trained on, where the reference is not
     made of them; the first `calibrate` seconds are declared honest; `services` are declared accounts by id.
-    SourceError or ReferenceFileError, naming file and line, when a file cannot
-    be read.
+    `model` is the model of events that name none. SourceError or ReferenceFileError, naming file and line, when a
+    file cannot be read.
     """
     settings = Config() if config is None else config
-    rules = _rules(settings, type)
+    rules = _rules(settings, type, model)
     source = FileSource(paths, TOPIC, rules.record_bytes)
     given = _Given(reference, training, calibrate, services or {})
     pipeline = _pipeline(settings, rules, given)
@@ -184,12 +185,13 @@ class _Outcome:
         )
 
 
-def _rules(config: Config, type: TypeName) -> TopicRules:
+def _rules(config: Config, type: TypeName, model: str | None) -> TopicRules:
     networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
     return TopicRules(
         topic=TOPIC,
         pseudonyms=Pseudonyms(b"", networks, plain=True),
         type=type,
+        model=model,
         record_bytes=config.limits.record_bytes,
     )
 

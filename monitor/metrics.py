@@ -8,12 +8,26 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from monitor import __version__
 
+LABEL_COUNTERS = {
+    "matched": "Labels joined to a prediction.",
+    "corrected": "Labels that replaced an earlier one of the same prediction.",
+    "unmatched": "Labels given up: no prediction in time, or nothing to join.",
+    "unsampled": "Labels of predictions outside the sample.",
+}
+
+FIGURES = {
+    "adwin_width": "Labels that ADWIN takes to be of one error rate (detectors.error_rate.adwin).",
+    "adwin_detections": "Rises of the error rate that ADWIN saw; they never page.",
+}
+"""Figures of detectors that are shown, by name."""
+
 
 class Metrics:
     """The metrics of one daemon, in a registry of their own. Labelled children appear with their first value."""
 
     def __init__(self, max_series: int = 5_000) -> None:
         self.registry = CollectorRegistry()
+        self.label_counters: dict[str, Counter] = {}
         self._max_series = max_series
         self._series: set[tuple[str, ...]] = set()
         r = self.registry
@@ -51,6 +65,38 @@ class Metrics:
         )
         self.predictions = Counter("modelwarden_predictions", "Predictions seen.", ["model"], registry=r)
         self.labels_seen = Counter("modelwarden_labels", "Labels seen.", ["model"], registry=r)
+        for name, text in LABEL_COUNTERS.items():
+            self.label_counters[name] = Counter(f"modelwarden_labels_{name}", text, ["model"], registry=r)
+        self.predictions_duplicate = Counter(
+            "modelwarden_predictions_duplicate", "Predictions whose event id was known; the first counts.", ["model"],
+            registry=r,
+        )  # fmt: skip
+        self.labels_waiting = Gauge(
+            "modelwarden_labels_waiting", "Labels that came before their prediction.", ["model"], registry=r
+        )
+        self.predictions_pending = Gauge(
+            "modelwarden_predictions_pending", "Predictions kept to be joined with labels.", ["model"], registry=r
+        )
+        self.label_rate = Gauge(
+            "modelwarden_label_sample_rate", "Share of predictions kept for labels (labels.max_bytes).", ["model"],
+            registry=r,
+        )  # fmt: skip
+        self.label_coverage = Gauge(
+            "modelwarden_label_coverage", "Share of kept predictions at least this old that have a label.",
+            ["model", "older_than"], registry=r,
+        )  # fmt: skip
+        self.label_lag = Gauge(
+            "modelwarden_label_lag_seconds", "Time from prediction to label, of the last 1,024 joined.",
+            ["model", "quantile"], registry=r,
+        )  # fmt: skip
+        self.figures = {
+            name: Gauge(f"modelwarden_{name}", text, ["model"], registry=r) for name, text in FIGURES.items()
+        }
+        self.label_errors = Gauge(
+            "modelwarden_label_error_ratio",
+            "Share of joined labels, corrections included, that differ from the prediction (classes only).",
+            ["model"], registry=r,
+        )  # fmt: skip
         self.unwatched = Counter("modelwarden_predictions_unwatched", "Predictions beyond models.auto.max.", registry=r)
         self.watched = Gauge("modelwarden_models_watched", "Models by condition.", ["state"], registry=r)
         self.clients = Gauge("modelwarden_clients_tracked", "Clients counted.", ["model"], registry=r)

@@ -24,7 +24,9 @@ from detectors.base import (
     Evidence,
     Explanation,
     Finding,
+    LabelBatch,
     Page,
+    Rows,
     StateError,
     Verdict,
     Views,
@@ -38,7 +40,7 @@ from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage
 from monitor.suspicion import Suspicion
 
-Report = Callable[[Finding, Batch], Incident | None]
+Report = Callable[[Finding, Rows], Incident | None]
 """Takes a finding and the batch it came from; answers the incident it opened, fed or closed."""
 ACCOUNT, LATCHES, ATTACK = "account.drift", "account.latches", "account.attack"
 _MONTH = 30 * 86_400.0
@@ -149,6 +151,13 @@ class Panel:
             self._found += map(_Found, self.suspicion.judge(batch))
         self._report(batch, report)
 
+    def detect_labels(self, batch: LabelBatch, report: Report) -> None:
+        """Run the detectors of labels over joined ones."""
+        for runner in self._runners:
+            if "labels" in runner.detector.inputs:
+                self._guarded(runner, lambda d: d.update_labels(batch), batch)
+        self._report(batch, report)
+
     def advance(self, watermark: float, batch: Batch, report: Report) -> None:
         """Tell every detector the time. `batch` is an empty one: findings of time have no row."""
         for runner in self._runners:
@@ -157,7 +166,12 @@ class Panel:
             self._found += map(_Found, self.suspicion.advance(watermark))
         self._report(batch, report)
 
-    def _report(self, batch: Batch, report: Report) -> None:
+    def figures(self) -> dict[str, float]:
+        """Numbers of all detectors for the metrics."""
+        running = [r.detector for r in self._runners if r.failure is None]
+        return {name: value for detector in running for name, value in detector.figures().items()}
+
+    def _report(self, batch: Rows, report: Report) -> None:
         found, self._found = self._found, []
         for one in sorted(found, key=lambda f: f.finding.row):
             if one.opened and not self._last_of_incident(one):
@@ -280,7 +294,7 @@ class Panel:
             params = make_params(cls, given)
             yield _Runner(cls(self.context, params), _hash([name, asdict(params), reference.version]))
 
-    def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Batch) -> None:
+    def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Rows) -> None:
         if runner.failure is not None:
             return
         try:
@@ -296,7 +310,7 @@ class Panel:
         except Exception as error:
             self._fail(runner, error)
 
-    def _settle(self, detector: Detector, evidence: Evidence, batch: Batch) -> None:
+    def _settle(self, detector: Detector, evidence: Evidence, batch: Rows) -> None:
         verdict = self.account.judge(evidence)
         try:
             detector.react(verdict)
@@ -324,7 +338,7 @@ class Panel:
         self.failures.append((runner.detector.name, runner.failure))
         self._health_changed = True
 
-    def _alarmed(self, verdict: Verdict, alarm: Alarm, batch: Batch) -> None:
+    def _alarmed(self, verdict: Verdict, alarm: Alarm, batch: Rows) -> None:
         source = next(r for r in self._runners if r.detector.name == alarm.detector)
         try:
             explanation = source.detector.explain(alarm.streams, alarm.block)
@@ -335,9 +349,20 @@ class Panel:
         inputs = frozenset(self.context.reference.fields)
         around = AlarmContext("drift", source.detector.streams(), inputs, self.model)
         finding = alarm_finding(alarm, explanation, batch, around)
+        if finding.kind == "performance_drop" and not self._inputs_latched(inputs):
+            finding = replace(finding, kind="concept_drift")
         self._found.append(_Found(finding, closed=tuple(latch.key for latch in verdict.latched)))
 
-    def _recovered(self, verdict: Verdict, evidence: Evidence, batch: Batch) -> None:
+    def _inputs_latched(self, inputs: frozenset[str]) -> bool:
+        """Whether an input has alarmed and not recovered: errors are then its consequence, not a changed world."""
+        streams = {name: streams for name, (streams, _) in self.account.members().items()}
+        return any(
+            not inputs.isdisjoint(streams[latch.detector][j].fields)
+            for latch in self.account.latches
+            for j in latch.streams
+        )
+
+    def _recovered(self, verdict: Verdict, evidence: Evidence, batch: Rows) -> None:
         row = int(evidence.row[max(verdict.consumed - 1, 0)])
         now = float(batch.time[row])
         for latch in verdict.recovered:
@@ -348,7 +373,7 @@ class Panel:
                 severity="info",
                 time=now,
                 row=row,
-                position=batch.start + row,
+                position=int(evidence.position[max(verdict.consumed - 1, 0)]),
                 subjects=(),
                 onset=now,
                 measures=(),
@@ -362,7 +387,7 @@ class Panel:
 
 def _inputs(reference: Reference) -> set[str]:
     """What detectors can be given, as the reference shows it."""
-    available = {"features", "reference", "client"}
+    available = {"features", "reference", "client", "labels"}
     if reference.outputs:
         available.add("outputs")
     margin = reference.rows.margin

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
-from detectors.base import Batch, Finding, Measure
+from detectors.base import Finding, Measure, Rows
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
@@ -20,6 +20,7 @@ from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, 
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.intake.pairing import Pairing, PairingRules, split_stored
 from monitor.intake.sources.base import Loss
+from monitor.label_metrics import LabelMetrics
 from monitor.metrics import Metrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
@@ -100,6 +101,7 @@ class Pipeline:
         self._unit = CommitUnit(at=0.0)
         self._now = 0.0
         self._shown: dict[str, tuple[int, int]] = {}
+        self._label_metrics = LabelMetrics(metrics)
         self.unwatched = Unwatched()
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
@@ -238,6 +240,7 @@ class Pipeline:
         """
         restored = watch.restore(pages, counted)
         self._shown[watch.subject] = (watch.predictions, watch.labels)
+        self._label_metrics.begin(watch)
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
             log.warning("detector starts anew", detector=name, model=watch.model, reason=reason)
@@ -357,7 +360,9 @@ class Pipeline:
                 self.metrics.unwatched.inc()
                 self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
             elif kind is EventType.LABEL:
-                watch.add_label(event)
+                if watch.add_label(event, place):
+                    watch.cut(self._report)
+                    self._watch_health(watch)
             elif watch.add_prediction(event, place):
                 watch.cut(self._report)
                 self._watch_health(watch)
@@ -440,6 +445,7 @@ class Pipeline:
             self.metrics.labels_seen.labels(label).inc(row.labels - labels)
             self._shown[subject] = (row.predictions, row.labels)
             self.metrics.clients.labels(label).set(row.clients)
+            self._label_metrics.show(label, watch)
             if watch.panel is not None:
                 self.metrics.capital.labels(label, "drift").set(watch.panel.account.capital)
                 self.metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)
@@ -455,7 +461,7 @@ class Pipeline:
         else:
             trail.append(piece)
 
-    def _report(self, watch: Watch, finding: Finding, batch: Batch) -> Incident | None:
+    def _report(self, watch: Watch, finding: Finding, batch: Rows) -> Incident | None:
         row = finding.row
         trigger = batch.identity.at(row) if row >= 0 else f"tick/{self._now}"
         event_id = batch.event_ids[row] if row >= 0 else None

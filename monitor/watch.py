@@ -15,11 +15,22 @@ import msgspec
 import numpy as np
 
 from alerts.incidents import Incident
-from detectors.base import Batch, Finding
+from detectors.base import Finding, Rows
 from detectors.reference import Origin, Reference
 from monitor.clients import ClientLedger
-from monitor.intake.columns import MAX_FIELDS, MAX_TEXT, Place, Schema, build_batch, build_reference, infer_schema
+from monitor.intake.columns import (
+    MAX_FIELDS,
+    MAX_TEXT,
+    VALUE,
+    Place,
+    Schema,
+    build_batch,
+    build_reference,
+    infer_schema,
+)
 from monitor.intake.events import Event
+from monitor.intake.joins import JoinSettings
+from monitor.labels import Cut, ModelLabels
 from monitor.panel import Panel, PanelSettings, Restored
 from monitor.state.unit import StatePage, SubjectRow
 
@@ -29,8 +40,8 @@ MAX_LEARNING_BYTES = 16 * 1024 * 1024
 PROVISIONAL_ROWS = 500
 """Live events a model without a reference learns its provisional one from. They are not judged themselves."""
 _VERSION = 1
-_COUNTS, CLIENTS, _LEARNING = "watch.counts", "watch.clients", "watch.learning"
-Report = Callable[["Watch", Finding, Batch], Incident | None]
+_COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
+Report = Callable[["Watch", Finding, Rows], Incident | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class WatchSettings:
     panel: PanelSettings = field(default_factory=PanelSettings)
     features: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    labels: JoinSettings = field(default_factory=JoinSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,7 @@ class Watch:
         self.labels = 0
         self.watermark = 0.0
         self.clients = ClientLedger()
+        self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
         self.learnt: list[Event] | None = None
         """Rows of a provisional reference just made, until the caller has taken them for storage."""
@@ -74,6 +87,11 @@ class Watch:
         self._events: list[Event] = []
         self._places: list[Place] = []
         self._changed = True
+
+    @property
+    def predicts_numbers(self) -> bool:
+        """Whether the model predicts numbers, not classes, as far as its reference shows."""
+        return self._schema is not None and VALUE in self._schema.outputs_numeric
 
     def prepare(self, rows: Sequence[Event], origin: Origin, training: Sequence[Event] = ()) -> Prepared:
         """A reference of this model made of these rows, not yet in force. ValueError when they carry no features.
@@ -98,18 +116,30 @@ class Watch:
         self._places.append(place)
         return (self.predictions + len(self._events)) % CUT == 0
 
-    def add_label(self, event: Event) -> None:
-        """Count one label."""
+    def add_label(self, event: Event, place: Place) -> bool:
+        """Queue one label. True when a cut is due."""
         self.labels += 1
         self._changed = True
+        self.joined.add(event, place, len(self._events))
+        return self.labels % CUT == 0
 
     def cut(self, report: Report) -> None:
-        """Give the queued events to the detectors."""
+        """Give the queued events to the detectors: predictions, then the labels that can be joined."""
         events, places = self._events, self._places
-        if not events:
+        if not events and not len(self.joined):
             return
         self._events, self._places = [], []
         self._changed = True
+        before = (self.predictions, self._judged, self.watermark)
+        self._cut_predictions(events, places, report)
+        predictions, judged, watermark = before
+        learnt = self.predictions - predictions - (self._judged - judged)
+        cut = Cut(events, places, learnt, judged, watermark)
+        labels = self.joined.cut(cut, self._schema if self.panel is not None else None)
+        if labels is not None and self.panel is not None:
+            self.panel.detect_labels(labels, lambda finding, source: report(self, finding, source))
+
+    def _cut_predictions(self, events: list[Event], places: list[Place], report: Report) -> None:
         if self._schema is None and self.off is None:
             take = min(PROVISIONAL_ROWS - len(self._learning), len(events))
             self._count(events[:take])
@@ -137,7 +167,7 @@ class Watch:
             tenant=self.tenant,
             predictions=self.predictions,
             labels=self.labels,
-            labels_matched=0,
+            labels_matched=self.joined.join.counts.matched,
             events=self.predictions + self.labels,
             clients=self.clients.distinct,
             clients_exact=self.clients.exact,
@@ -160,6 +190,7 @@ class Watch:
                 self._page(_LEARNING, "rows", {"rows": np.frombuffer(pack_rows(self._learning), np.uint8).copy()})
             )
         pages += [self._page(CLIENTS, name, page) for name, page in self.clients.dirty().items()]
+        pages += [self._page(_LABELS, name, page) for name, page in self.joined.dirty().items()]
         return pages + (self.panel.dirty() if self.panel is not None else [])
 
     def restore(self, pages: Iterable[StatePage], counted: SubjectRow | None = None) -> Restored:
@@ -169,6 +200,7 @@ class Watch:
         """
         stored = list(pages)
         self.clients.restore({p.page: p.arrays for p in stored if p.detector == CLIENTS})
+        anew = self._restore_labels([p for p in stored if p.detector == _LABELS], counted)
         if counted is not None:
             self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
             self._judged = self.predictions
@@ -179,8 +211,22 @@ class Watch:
             elif page.detector == _LEARNING and self.panel is None:
                 self._learning = unpack_rows(page.arrays["rows"].tobytes())
         if self.panel is None:
-            return Restored({}, ())
-        return self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
+            return Restored(anew, ())
+        restored = self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
+        return restored._replace(anew=restored.anew | anew)
+
+    def _restore_labels(self, stored: Sequence[StatePage], counted: SubjectRow | None) -> dict[str, str]:
+        """Predictions that wait for labels. Without their pages labels are joined to later predictions only."""
+        anew: dict[str, str] = {}
+        try:
+            self.joined.restore({p.page: p.arrays for p in stored})
+        except Exception as error:
+            self.joined = ModelLabels(self.subject, self.settings.labels, self.settings.classes)
+            anew[_LABELS] = f"stored predictions cannot be read: {error}"[:400]
+        if counted is not None:
+            counts = self.joined.join.counts
+            counts.matched = max(counts.matched, counted.labels_matched)
+        return anew
 
     def _count(self, events: Sequence[Event]) -> None:
         self.predictions += len(events)

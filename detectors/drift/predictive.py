@@ -85,7 +85,7 @@ class PredictiveDrift(Detector):
     state_version = 1
     views = ("bins",)
     account = "drift"
-    share = 1.0
+    share = 0.85
     Params = Params
 
     def __init__(self, context: Context, params: Any) -> None:

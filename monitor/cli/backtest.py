@@ -58,6 +58,7 @@ def backtest(
         Path | None, typer.Option(metavar="FILE", help="Declared service accounts: a JSON object, id to name.")
     ] = None,
     type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model of events that name none.")] = None,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
     config: ConfigFile = None,
@@ -67,6 +68,8 @@ def backtest(
     Prints the incidents in their last state, one JSON object a line. No Kafka, database or configuration is
     needed; a configuration that is there gives models their settings.
     """
+    if model is not None and (not model or "/" in model or model.endswith("@shadow")):
+        raise typer.BadParameter(f"{model!r} is no name of a model", param_hint="--model")
     settings = read_config(config, registries=True)
     _check_place(out)
     stretch = None if calibrate is None else _seconds(calibrate)
@@ -82,6 +85,7 @@ def backtest(
             events,
             reference,
             type.value,
+            model=model,
             training=training_rows,
             calibrate=stretch,
             services=accounts,
@@ -119,6 +123,8 @@ def _tell(found: Backtest, shown: int) -> None:
     rejected = found.rejected.total()
     reasons = f" ({', '.join(f'{reason} {n:,}' for reason, n in found.rejected.most_common())})" if rejected else ""
     say(f"{found.records:,} lines, {rejected:,} rejected{reasons}, {shown:,} incident{'' if shown == 1 else 's'}")
+    if found.rejected["no_subject"]:
+        say("events that name no model (labels often) were left out; say whose they are with --model NAME")
     for subject, state in found.models.items():
         if state == "calibrating":
             say(f"{subject}: too few events for a provisional reference, nothing was judged; give --reference FILE")

@@ -33,6 +33,8 @@ class Case:
     field: str = "income"
     subject: tuple[str, str] = ("feature", "income")
     params: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    labelled: bool = False
+    """The events carry their labels, which come when the batch is through."""
 
 
 def credit(n: int, seed: int) -> list[Event]:
@@ -76,6 +78,24 @@ def _without_income(features: dict[str, Any]) -> dict[str, Any]:
 
 def _case(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Case:
     return Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), lambda: changed(2, change))
+
+
+def _labelled(events: list[Event], wrong_from: int) -> list[Event]:
+    """Every 12th prediction is wrong, from `wrong_from` on every second."""
+    for i, event in enumerate(events):
+        wrong = i % 12 == 0 or (i >= wrong_from and i % 2 == 0)
+        event.label = {"yes": "no", "no": "yes"}[event.prediction] if wrong else event.prediction
+    return events
+
+
+def _errors() -> Case:
+    return Case(
+        lambda: credit(ROWS, 1),
+        lambda: _labelled(credit(LENGTH, 2), LENGTH),
+        lambda: _labelled(credit(LENGTH, 2), FAULT_AT),
+        labelled=True,
+        subject=("model", "credit"),
+    )
 
 
 def linked(n: int, seed: int) -> list[Event]:
@@ -161,4 +181,5 @@ CASES: dict[str, Case] = {
     "training_row_queries": _query_case(_known),
     "predictive_drift": _case(_richer),
     "field_rule": _case(_without_income),
+    "error_rate": _errors(),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from alerts.taxonomy import kinds
-from detectors.base import Batch, Finding, registry
+from detectors.base import Batch, Finding, Identity, LabelBatch, Rows, registry
 from detectors.reference import Reference
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
@@ -43,6 +43,7 @@ class Run:
     def feed(self, events: Sequence[Event], cut: int = CUT) -> Run:
         for begin in range(0, len(events), cut):
             self.batch(self.columns(events[begin : begin + cut]))
+            self.labels(events[begin : begin + cut])
         assert self.panel.failures == []
         return self
 
@@ -54,7 +55,12 @@ class Run:
         self.position += len(batch)
         self.panel.detect(batch, self.report)
 
-    def report(self, finding: Finding, batch: Batch) -> Incident | None:
+    def labels(self, events: Sequence[Event]) -> None:
+        """The labels that events carry, joined as soon as their batch is through."""
+        if any(e.label is not None for e in events):
+            self.panel.detect_labels(label_batch(events, self.position - len(events)), self.report)
+
+    def report(self, finding: Finding, batch: Rows) -> Incident | None:
         """Take a finding as the pipeline does: every alarm has its incident."""
         self.findings.append(finding)
         trigger = batch.identity.at(finding.row) if finding.row >= 0 else "time"
@@ -144,12 +150,14 @@ def test_it_keeps_no_reference_to_a_batch(name: str, case: Case) -> None:
     clean, scrambled = Run(name, case), Run(name, case)
     for begin in range(0, len(events), CUT):
         clean.batch(clean.columns(events[begin : begin + CUT]))
+        clean.labels(events[begin : begin + CUT])
         batch = scrambled.columns(events[begin : begin + CUT])
         scrambled.batch(batch)
         batch.numeric.values[:] = 1e9
         batch.numeric.status[:] = 0
         batch.category.codes[:] = 0
         batch.time[:] = 0.0
+        scrambled.labels(events[begin : begin + CUT])
     assert scrambled.findings == clean.findings
 
 
@@ -224,6 +232,23 @@ def test_pages_of_another_shape_are_refused_and_the_detector_stays_usable(name: 
     again = Run(name, case)
     assert again.panel.restore(pages).anew.keys() == {name}
     assert again.feed(case.alarming()).opened
+
+
+def label_batch(events: Sequence[Event], start: int) -> LabelBatch:
+    """Joined labels of events that carry theirs, told with the prediction."""
+    n = len(events)
+    at, zero = np.arange(start, start + n), np.zeros(n, np.int64)
+    classes = ("no", "yes")
+    time = np.array([e.time for e in events], np.float64)
+    answer = np.array([classes.index(e.prediction) for e in events], np.int32)
+    label = np.array([classes.index(e.label) for e in events], np.int32)
+    return LabelBatch(
+        subject="model:/credit", start=start, time=time, asked=time.copy(), clock=time.copy(), position=at,
+        identity=Identity(("t",), np.zeros(n, np.int32), zero, at.copy(), zero.copy()),
+        event_ids=tuple(e.event_id for e in events), version=np.zeros(n, np.int32), versions=("7",), classes=classes,
+        answer=answer, label=label, error=(answer != label).astype(np.float64), score=np.full(n, 0.5),
+        weight=np.ones(n), sample_weight=np.ones(n), numeric=False,
+    )  # fmt: skip
 
 
 def _through_codec(page: StatePage) -> StatePage:

@@ -115,7 +115,7 @@ def run(
 
 
 def counts(config: Config) -> dict[str, int]:
-    """Queries per (model, client pseudonym), predictions per model, and records per topic, as SQL has them."""
+    """Queries per (model, client pseudonym), predictions, labels and joined labels per model, records per topic."""
     from monitor.clients import ClientLedger
     from monitor.watch import CLIENTS
 
@@ -123,6 +123,8 @@ def counts(config: Config) -> dict[str, int]:
     try:
         status = store.status()
         found = {f"predictions {m['model']}": m["predictions"] for m in status["models"]}
+        found |= {f"labels {m['model']}": m["labels"] for m in status["models"]}
+        found |= {f"labels matched {m['model']}": m["labels_matched"] for m in status["models"]}
         found |= {f"received {t['topic']}/{t['partition']}": t["received"] for t in status["topics"]}
         for model in status["models"]:
             ledger = ClientLedger()

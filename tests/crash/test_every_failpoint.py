@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,19 +20,32 @@ from tests.crash.runner import TOPIC, configuration, counts, fill, incidents, ru
 KILLED = -9
 START, RATE = 1_763_625_600.0, 100.0
 HONEST, DRIFTED = 2_500, 1_500
+LATE = 600
 
 
 @pytest.fixture(scope="module")
 def events() -> list[bytes]:
-    """Demo traffic with a drift, a field that goes away and comes back, and some records that are none."""
+    """Demo traffic with a drift, a field that goes away and comes back, late labels, and some records that are none."""
     credit = CreditTraffic(3)
     made = credit.events(HONEST, START, RATE) + credit.events(DRIFTED, START + HONEST / RATE, RATE, "income")
     for event in made[1_000:1_050]:
         del event["features"]["age"]
-    lines = [msgspec.json.encode(event) for event in made]
+    lines = []
+    for i, event in enumerate(made):
+        lines.append(msgspec.json.encode(event))
+        if i % 3 == 0 and i >= LATE:
+            lines.append(_label(made[i - LATE], known=i % 30 > 0))
     for i in range(0, len(lines), 500):
         lines.insert(i, b"not json")
     return lines
+
+
+def _label(event: dict[str, Any], known: bool) -> bytes:
+    """Right for two in three; one in ten is of a prediction that never was."""
+    right = {"label": event["prediction"]} if event["event_id"][-1] not in "147" else {"label": "other"}
+    event_id = event["event_id"] if known else "unknown"
+    label = {"type": "label", "event_id": event_id, "ts": event["ts"], "model": event["model"], **right}
+    return msgspec.json.encode(label)
 
 
 @pytest.fixture
@@ -54,6 +68,10 @@ def oracle(events: list[bytes], config: Config) -> dict[str, int]:
     for line in events:
         if line != b"not json":
             event = json.loads(line)
+            if event["type"] == "label":
+                found[f"labels {event['model']}"] += 1
+                found[f"labels matched {event['model']}"] += event["event_id"] != "unknown"
+                continue
             found[f"predictions {event['model']}"] += 1
             found[f"{event['model']} {names.client(event['client'])}"] += 1
     return dict(found)

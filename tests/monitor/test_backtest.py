@@ -124,6 +124,15 @@ def test_the_type_given_holds_for_events_that_do_not_say_theirs(
     assert refused.rejected == {"bad_type": 50}
 
 
+def test_events_that_name_no_model_are_those_of_the_model_given(
+    tmp_path: Path, traffic: tuple[Events, Events, Events]
+) -> None:
+    labels = [{"type": "label", "event_id": e["event_id"], "ts": e["ts"], "label": "no"} for e in traffic[1][:600]]
+    path = written(tmp_path / "labels.jsonl", [*traffic[1][:600], *labels])
+    assert run_backtest([path]).rejected["no_subject"] == 600
+    assert run_backtest([path], model="credit-risk").rejected.total() == 0
+
+
 def test_a_configuration_gives_models_their_settings(
     tmp_path: Path, reference: Path, traffic: tuple[Events, Events, Events]
 ) -> None:
