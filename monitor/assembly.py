@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal, cast
 
 from detectors.base import registry
-from monitor.config import Config, KeyProblem, ModelSettings, Topic, WebhookReceiver
+from detectors.traffic.subject import NAME as TRAFFIC
+from detectors.traffic.subject import TrafficSettings
+from monitor.config import Budget, Config, KeyProblem, ModelSettings, Topic, WebhookReceiver
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.sources.base import SourceTopic
@@ -30,6 +32,8 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
         digest_key=digest_key,
+        traffic=traffic_settings(config.budget, config.detectors),
+        max_series=config.limits.series,
     )
 
 
@@ -73,7 +77,15 @@ def watch_settings(settings: ModelSettings, detectors: Mapping[str, Mapping[str,
     per = settings.budget.per
     assert isinstance(per, timedelta)
     panel = PanelSettings(settings.budget.drift, per.total_seconds(), detectors)
-    return WatchSettings(panel, settings.features, settings.classes)
+    return WatchSettings(panel, settings.features, settings.classes, traffic_settings(settings.budget, detectors))
+
+
+def traffic_settings(budget: Budget, detectors: Mapping[str, Mapping[str, object]]) -> TrafficSettings | None:
+    """How the traffic of a subject is watched; None where `detectors.traffic` is switched off."""
+    if not detectors.get(TRAFFIC, {}).get("enabled", True):
+        return None
+    assert isinstance(budget.per, timedelta)
+    return TrafficSettings(budget.traffic, budget.per.total_seconds())
 
 
 def source_topics(config: Config) -> list[SourceTopic]:
@@ -111,6 +123,10 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
     known = registry()
     for name, params in config.detectors.items():
         if name in LATER_DETECTORS:
+            continue
+        if name == TRAFFIC:
+            for unknown in sorted(params.keys() - {"enabled"}):
+                yield KeyProblem(("detectors", name, unknown), "It has no such parameter.", "Only `enabled` is known.")
             continue
         if name not in known:
             yield KeyProblem(("detectors", name), "There is no such detector.", f"Known: {', '.join(known)}.")
@@ -156,7 +172,7 @@ def without_effect(config: Config) -> Iterator[str]:
     if config.kafka is not None and config.kafka.client != "kafka-python":
         yield f"kafka.client: {config.kafka.client} is not in this version, and `run` refuses it"
     for section, keys in (
-        ("budget", {"attack", "traffic"}),
+        ("budget", {"attack"}),
         ("limits", {"client_state"}),
         ("access", {"trusted_proxies"}),
     ):

@@ -17,6 +17,7 @@ import numpy as np
 from alerts.incidents import Incident
 from detectors.base import Batch, Finding
 from detectors.reference import Origin, Reference
+from detectors.traffic.subject import DEFAULT, TrafficSettings
 from monitor.clients import ClientLedger
 from monitor.intake.columns import MAX_FIELDS, MAX_TEXT, Place, Schema, build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
@@ -40,6 +41,8 @@ class WatchSettings:
     panel: PanelSettings = field(default_factory=PanelSettings)
     features: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    traffic: TrafficSettings | None = DEFAULT
+    """None: the request rate and latency of predictions are not watched."""
 
 
 @dataclass(frozen=True, slots=True)
