@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from detectors.account import RECOVERED
 from detectors.base import F64, Page, StateError
 from detectors.traffic.baseline import BETS, DAY, MIN_WINDOWS, Baseline, fit
 
@@ -23,8 +24,10 @@ CHUNK = 128
 """Windows in one page of the history; the baseline is fitted again whenever one is full."""
 RECENT = 64
 """Windows an onset is looked for in."""
-_RECOVERED = 10
-"""Windows in a row at the normal level that open the latch."""
+_NORMAL = 10
+"""Windows in a row at the normal level before the latch may open."""
+_SMALLEST, _LARGEST = 0.75, 3.0
+"""Of the shift whose end is tested."""
 _NEW_NORMAL = 3 * DAY
 _CHUNKS = HISTORY // CHUNK + 1
 
@@ -54,6 +57,11 @@ class _Now:
     latched: int = 0
     """Windows since the latch that carried events; -1 when not latched."""
     normal: int = 0
+    """Windows in a row at the normal level."""
+    shift: float = 0.0
+    """Mean score of the change that latched it, with its sign."""
+    gain: float = 0.0
+    """Mirrored CUSUM: evidence that the change is over."""
 
 
 class Channel:
@@ -98,6 +106,7 @@ class Channel:
             low, high = self.baseline.level
             now.normal = now.normal + 1 if low <= deviation <= high else 0
             now.latched += events > 0
+            now.gain = max(0.0, now.gain + now.shift * (now.shift / 2 - score))
             return silent
         return self.baseline.log_e(score)
 
@@ -112,18 +121,22 @@ class Channel:
 
     def ready(self, time: float) -> bool:
         """Whether the latch may open: the level is normal again, or has become the new normal."""
-        return self.latched and (self._now.normal >= _RECOVERED or self._stays(time))
+        return self.latched and (self._recovered() or self._stays(time))
+
+    def _recovered(self) -> bool:
+        return self._now.normal >= _NORMAL and self._now.gain >= RECOVERED
 
     def open(self, time: float) -> None:
         """Open the latch, and learn anew where the level is a new one."""
-        if self._stays(time) and self._now.normal < _RECOVERED:
+        if not self._recovered():
             self._forget()
         else:
             for judged in self.recent:
                 if judged.time >= self._now.latched_at:
                     self._learn(judged.time, judged.value)
             self._fit()
-        self._now.latched, self._now.normal = -1, 0
+            self.recent.clear()
+        self._now.latched = -1
 
     def _learn(self, time: float, value: float) -> None:
         at = self._now.learnt % len(self._time)
@@ -134,9 +147,12 @@ class Channel:
     def _stays(self, time: float) -> bool:
         return time - self._now.latched_at >= _NEW_NORMAL and self._now.latched >= MIN_WINDOWS
 
-    def latch(self, time: float) -> None:
+    def latch(self, time: float, upward: bool) -> None:
         """An alarm names it at the window that begins at `time`."""
-        self._now.latched, self._now.latched_at, self._now.normal = 0, time, 0
+        now = self._now
+        now.latched, now.latched_at, now.normal, now.gain = 0, time, 0, 0.0
+        strength = abs(float(np.mean([j.score for j in self.story(upward)]))) if self.recent else 0.0
+        now.shift = min(max(strength, _SMALLEST), _LARGEST) * (1.0 if upward else -1.0)
 
     def story(self, upward: bool) -> list[Judged]:
         """The recent windows since the likeliest onset of a change in this direction."""

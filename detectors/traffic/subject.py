@@ -223,7 +223,7 @@ class Traffic:
         )  # fmt: skip
         incident = report(self._finding(kind, end, onset, (*measures, ratio), "open", ""))
         for c in sorted(held):
-            self._channels[c].latch(end - self._windows.width)
+            self._channels[c].latch(end - self._windows.width, self._upward(c, alarm))
         if incident is not None:
             self._latches.update((latch.key, incident) for latch in verdict.latched)
 
