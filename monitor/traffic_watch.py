@@ -56,7 +56,7 @@ class TrafficWatch:
     def advance(self, at: float, report: Callable[[Finding], str | None]) -> None:
         """A tick at `at`."""
         if self.heard or self.heard_at is None:
-            self.heard_at, self.heard = at, False
+            self.heard_at, self.heard = max(at, self.watermark), False
         elif at > self.heard_at:
             self.traffic.advance(self.watermark + at - self.heard_at, report)
 

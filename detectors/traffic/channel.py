@@ -9,6 +9,7 @@ for three days is the new normal, and is learnt from the beginning.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,12 +65,21 @@ class _Now:
     """Mirrored CUSUM: evidence that the change is over."""
 
 
-class Channel:
-    """`floor` is the smallest scale of a tail, in transformed units."""
+Noise = Callable[[float, int], float]
+"""Standard error that counting alone gives a window: of the expected value and the number of events."""
 
-    def __init__(self, name: str, floor: float) -> None:
+
+class Channel:
+    """`floor` is the smallest scale of a tail, in transformed units.
+
+    No score exceeds the deviation in units of `noise`: in a series that is steadier than chance, the rarest value may
+    still be the next one, and be worth no alarm.
+    """
+
+    def __init__(self, name: str, floor: float, noise: Noise) -> None:
         self.name = name
         self.floor = floor
+        self._noise = noise
         self.width = 0.0
         self.baseline: Baseline | None = None
         self.recent: list[Judged] = []
@@ -99,7 +109,8 @@ class Channel:
         else:
             predicted, innovation = expected, deviation * math.sqrt(1 - self.baseline.phi**2)
         now.previous, now.previous_time = deviation, time
-        score = self.baseline.score(innovation)
+        most = abs(innovation) / self._noise(expected, events)
+        score = min(max(self.baseline.score(innovation), -most), most)
         self.recent.append(Judged(time, score, value, expected, events))
         del self.recent[:-RECENT]
         if self.latched:

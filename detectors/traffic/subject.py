@@ -18,7 +18,7 @@ import numpy as np
 from detectors.account import SumAccount
 from detectors.base import Alarm, Bets, Evidence, Finding, Measure, Page, StateError, Stream, SubjectRef, Verdict
 from detectors.traffic.baseline import MIN_WINDOWS, STEPS
-from detectors.traffic.channel import Channel, Judged
+from detectors.traffic.channel import Channel, Judged, Noise
 from detectors.traffic.windows import Happened, Window, Windows
 
 NAME = "traffic"
@@ -31,6 +31,13 @@ KINDS = {
     "slowest": "latency_anomaly", "value": "traffic_anomaly",
 }  # fmt: skip
 _FLOORS = {"requests": 0.05, "errors": 0.05, "latency": 0.05, "slowest": 0.05, "value": 0.1}
+_NOISE: Mapping[str, Noise] = {
+    "requests": lambda expected, n: max(math.exp(-max(expected, 0.0) / 2), 0.05),
+    "errors": lambda expected, n: 1 / math.sqrt(n + 10),
+    "latency": lambda expected, n: max(0.6 / math.sqrt(max(n, 1)), 0.05),
+    "slowest": lambda expected, n: max(1.0 / math.sqrt(max(n, 1)), 0.05),
+    "value": lambda expected, n: 0.1,
+}
 _WEIGHTS = np.array([0.2, 0.25, 0.25, 0.3])
 """Of the budget of a channel and direction, by strength of the bet."""
 _IDLE = 0.1
@@ -90,8 +97,9 @@ class Traffic:
         self.settings = settings
         names = ("value",) if role == "metric" else ("requests", "errors", "latency", "slowest")
         self.events = 0
+        """In closed windows."""
         self._windows = Windows(role == "metric")
-        self._channels = [Channel(name, _FLOORS[name]) for name in names]
+        self._channels = [Channel(name, _FLOORS[name], _NOISE[name]) for name in names]
         self._streams = tuple(
             Stream(f"{name}:{way}", KINDS[name], "rate", ("latency" if name == "slowest" else name,))
             for name in names
@@ -113,7 +121,6 @@ class Traffic:
         if len(events):
             self._changed = True
             self._judge(self._windows.add(events), report)
-            self.events += len(events)
 
     def advance(self, now: float, report: Report) -> None:
         """It is `now` (epoch seconds) for this subject, whether or not events came."""
@@ -144,6 +151,7 @@ class Traffic:
 
     def _window(self, window: Window, report: Report) -> None:
         values = self._values(window, report)
+        self.events += window.events
         log_e = [c.step(window.start, v, window.events) for c, v in zip(self._channels, values, strict=True)]
         end = window.start + self._windows.width
         at = np.zeros(1, np.int64)

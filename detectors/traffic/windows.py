@@ -100,12 +100,12 @@ class Windows:
     def close_until(self, now: float) -> Iterator[Window]:
         """Close windows that ended half a width and more before `now`."""
         window = self._open
-        if window is not None and window.start + 1.5 * self.width <= now:
+        if window is not None and window.start + 1.5 * self.width <= now <= window.start + MAX_EMPTY * self.width:
             yield from self._move(math.floor((now - 0.5 * self.width) / self.width) * self.width)
 
     def state(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        window = None if self._open is None else asdict(self._open) | {"latency": list(self._open.latency.items())}
+        window = None if self._open is None else asdict(self._open) | {"latency": sorted(self._open.latency.items())}
         return {"width": self.width, "open": window, "first": self._first, "strays": self._strays}
 
     def load(self, state: dict[str, Any]) -> None:
