@@ -9,7 +9,6 @@ for three days is the new normal, and is learnt from the beginning.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,21 +64,16 @@ class _Now:
     """Mirrored CUSUM: evidence that the change is over."""
 
 
-Noise = Callable[[float, int], float]
-"""Standard error that counting alone gives a window: of the expected value and the number of events."""
-
-
 class Channel:
     """`floor` is the smallest scale of a tail, in transformed units.
 
-    No score exceeds the deviation in units of `noise`: in a series that is steadier than chance, the rarest value may
-    still be the next one, and be worth no alarm.
+    No score exceeds the deviation in units of `noise`, the standard error that sampling alone gives a window: in a
+    series that is steadier than chance the rarest value may still be the next one, and be worth no alarm.
     """
 
-    def __init__(self, name: str, floor: float, noise: Noise) -> None:
+    def __init__(self, name: str, floor: float) -> None:
         self.name = name
         self.floor = floor
-        self._noise = noise
         self.width = 0.0
         self.baseline: Baseline | None = None
         self.recent: list[Judged] = []
@@ -93,8 +87,11 @@ class Channel:
         """Whether an alarm holds it."""
         return self._now.latched >= 0
 
-    def step(self, time: float, value: float | None, events: int) -> F64:
-        """Judge the next window. Returns log e-values (bets,): zeros where nothing can be said."""
+    def step(self, time: float, value: float | None, events: int, noise: float | None) -> F64:
+        """Judge the next window; without `noise` the value is the log of a count.
+
+        Returns log e-values (bets,): zeros where nothing can be said.
+        """
         now = self._now
         silent: F64 = np.zeros(len(BETS))
         if value is None:
@@ -109,7 +106,7 @@ class Channel:
         else:
             predicted, innovation = expected, deviation * math.sqrt(1 - self.baseline.phi**2)
         now.previous, now.previous_time = deviation, time
-        most = abs(innovation) / self._noise(expected, events)
+        most = abs(innovation) / (max(math.exp(-max(expected, 0.0) / 2), self.floor) if noise is None else noise)
         score = min(max(self.baseline.score(innovation), -most), most)
         self.recent.append(Judged(time, score, value, expected, events))
         del self.recent[:-RECENT]

@@ -18,7 +18,7 @@ import numpy as np
 from detectors.account import SumAccount
 from detectors.base import Alarm, Bets, Evidence, Finding, Measure, Page, StateError, Stream, SubjectRef, Verdict
 from detectors.traffic.baseline import MIN_WINDOWS, STEPS
-from detectors.traffic.channel import Channel, Judged, Noise
+from detectors.traffic.channel import Channel, Judged
 from detectors.traffic.windows import Happened, Window, Windows
 
 NAME = "traffic"
@@ -31,13 +31,6 @@ KINDS = {
     "slowest": "latency_anomaly", "value": "traffic_anomaly",
 }  # fmt: skip
 _FLOORS = {"requests": 0.05, "errors": 0.05, "latency": 0.05, "slowest": 0.05, "value": 0.1}
-_NOISE: Mapping[str, Noise] = {
-    "requests": lambda expected, n: max(math.exp(-max(expected, 0.0) / 2), 0.05),
-    "errors": lambda expected, n: 1 / math.sqrt(n + 10),
-    "latency": lambda expected, n: max(0.6 / math.sqrt(max(n, 1)), 0.05),
-    "slowest": lambda expected, n: max(1.0 / math.sqrt(max(n, 1)), 0.05),
-    "value": lambda expected, n: 0.1,
-}
 _WEIGHTS = np.array([0.2, 0.25, 0.25, 0.3])
 """Of the budget of a channel and direction, by strength of the bet."""
 _IDLE = 0.1
@@ -99,7 +92,7 @@ class Traffic:
         self.events = 0
         """In closed windows."""
         self._windows = Windows(role == "metric")
-        self._channels = [Channel(name, _FLOORS[name], _NOISE[name]) for name in names]
+        self._channels = [Channel(name, _FLOORS[name]) for name in names]
         self._streams = tuple(
             Stream(f"{name}:{way}", KINDS[name], "rate", ("latency" if name == "slowest" else name,))
             for name in names
@@ -152,7 +145,10 @@ class Traffic:
     def _window(self, window: Window, report: Report) -> None:
         values = self._values(window, report)
         self.events += window.events
-        log_e = [c.step(window.start, v, window.events) for c, v in zip(self._channels, values, strict=True)]
+        noise = self._noise(window)
+        log_e = [
+            c.step(window.start, v, window.events, s) for c, v, s in zip(self._channels, values, noise, strict=True)
+        ]
         end = window.start + self._windows.width
         at = np.zeros(1, np.int64)
         evidence = Evidence(NAME, np.concatenate(log_e)[None, :], np.array([self._windows.width]), at, at)
@@ -171,6 +167,15 @@ class Traffic:
         share = (window.errors + 0.1) / (window.with_status + 10)
         errors = 2 * math.asin(math.sqrt(share)) if window.with_status else None
         return [math.log(window.events + 0.5), errors, window.quantile(0.5), window.quantile(0.9)]
+
+    def _noise(self, window: Window) -> list[float | None]:
+        """Standard errors of the quantities by sampling alone, None for a count."""
+        if self.role == "metric":
+            return [_FLOORS["value"]]
+        n, spread = window.latencies, window.spread()
+        median, slowest = 1.25 * spread / math.sqrt(max(n, 1)), 2 * spread / math.sqrt(max(n, 1))
+        errors = 1 / math.sqrt(window.with_status + 10)
+        return [None, errors, max(median, _FLOORS["latency"]), max(slowest, _FLOORS["slowest"])]
 
     def _metric_value(self, window: Window, report: Report) -> float | None:
         metric = self._metric

@@ -42,9 +42,19 @@ class Window:
     total: float = 0.0
     latency: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def latencies(self) -> int:
+        """Events with a latency."""
+        return sum(self.latency.values())
+
+    def spread(self) -> float:
+        """Standard deviation of log2 of the latency, as its upper half shows it."""
+        middle, high = self.quantile(0.5), self.quantile(0.9)
+        return (high - middle) / 1.28 if middle is not None and high is not None else 1.0
+
     def quantile(self, q: float) -> float | None:
         """Quantile of log2 of the latency, None with fewer than five."""
-        n = sum(self.latency.values())
+        n = self.latencies
         if n < 5:
             return None
         left = q * n
