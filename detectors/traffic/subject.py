@@ -36,6 +36,8 @@ _WEIGHTS = np.array([0.2, 0.25, 0.25, 0.3])
 _IDLE = 0.1
 """Leaks keep the capital of a subject without any evidence below this share of an alarm."""
 _SILENCE = "silence"
+_ENOUGH, _SLOWLY = 10, 0.05
+"""Latencies of a window that tell a spread, and the weight of a window in the usual one."""
 _UNITS = {"errors": "share", "latency": "ms", "slowest": "ms", "value": "value"}
 _NAMES = {"requests": "requests", "errors": "errors", "latency": "latency", "slowest": "slowest tenth"}
 _WHAT = {"requests": "rate", "errors": "error", "latency": "median", "slowest": "90 %", "value": "mean"}
@@ -102,6 +104,8 @@ class Traffic:
         self._account: SumAccount | None = None
         self._latches: dict[str, str] = {}
         """Latch → id of its incident."""
+        self._spread = 0.0
+        """Usual standard deviation of log2 of a latency within a window."""
         self._changed = False
 
     @property
@@ -172,7 +176,10 @@ class Traffic:
         """Standard errors of the quantities by sampling alone, None for a count."""
         if self.role == "metric":
             return [_FLOORS["value"]]
-        n, spread = window.latencies, window.spread()
+        n, spread = window.latencies, self._spread or 1.0
+        if n >= _ENOUGH:
+            now = window.spread()
+            self._spread = now if not self._spread else self._spread + _SLOWLY * (now - self._spread)
         median, slowest = 1.25 * spread / math.sqrt(max(n, 1)), 2 * spread / math.sqrt(max(n, 1))
         errors = 1 / math.sqrt(window.with_status + 10)
         return [None, errors, max(median, _FLOORS["latency"]), max(slowest, _FLOORS["slowest"])]
@@ -303,6 +310,7 @@ class Traffic:
             "latches": self._latches,
             "windows": self._windows.state(),
             "metric": asdict(self._metric),
+            "spread": self._spread,
             "channels": [c.state() for c in self._channels],
         }
         pages: dict[str, Page] = {"state": {"json": np.frombuffer(json.dumps(state).encode(), np.uint8).copy()}}
@@ -324,6 +332,7 @@ class Traffic:
     def _load(self, state: dict[str, Any], pages: Mapping[str, Page]) -> None:
         self.events, self._latches = int(state["events"]), dict(state["latches"])
         self._windows.load(state["windows"])
+        self._spread = float(state["spread"])
         metric = state["metric"]
         self._metric = _Metric(**{**metric, "first": [(t, v) for t, v in metric["first"]]})
         history = {n: p for n, p in pages.items() if n != "state" and not n.startswith("account.")}
