@@ -82,5 +82,6 @@ def _case(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Case:
 CASES: dict[str, Case] = {
     "predictive_drift": _case(_richer),
     "field_rule": _case(_without_income),
+    "stuck_rule": _case(lambda features: {**features, "income": 31.5}),
     "schema_rule": Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), _next_version),
 }
