@@ -1,8 +1,8 @@
 """What is normal for one series of windows: season, autocorrelation and tails, and the e-values of the next window.
 
-A series is differenced against its season (harmonics of the day and the week, kept only where held-out days are
-predicted better), whitened by AR(1), and each innovation becomes a normal score: by its rank within the history, and
-beyond the outer twentieth by a generalised Pareto tail fitted to it. A bet λ on the score z has
+A series is differenced against its season (harmonics of day and week, hours of the week, kept only where held-out
+days are predicted better), whitened by AR(1), and each innovation becomes a normal score: by its rank within the
+history, and beyond the outer twentieth by a generalised Pareto tail fitted to it. A bet λ on the score z has
 E = exp(λz − pen − |λ|δ): pen covers the autocorrelation that is left (variance-time curve at the bet's horizon, and
 the empirical log moment function of its sums), δ the error of estimating all this from a finite history.
 """
@@ -28,6 +28,9 @@ DAY = 86_400.0
 _SEASON_DAYS, _WEEK_DAYS = 3.0, 14.0
 _EARLY_TOLERANCE = 0.5
 """Added to δ until a day is known: a daily swing looks like a change to whom has not seen a day."""
+_WEEK = 7 * DAY
+_SLOTS = 0.0
+"""In place of a period: one term for each of the 168 hours of the week."""
 _TAIL = 0.05
 _MAX_Z = 6.0
 _MAX_PHI = 0.98
@@ -53,9 +56,9 @@ class Baseline:
     """A fitted baseline. `values` are in the transformed units of the channel."""
 
     harmonics: tuple[float, ...]
-    """Periods in seconds of the sine pairs in `season`."""
+    """Periods in seconds of the sine pairs in `season`; 0 stands for the hours of the week."""
     season: F64
-    """Intercept, then sine and cosine of each harmonic."""
+    """Intercept, then sine and cosine of each harmonic, or one term for each hour of the week."""
     phi: float
     ordered: F64
     """Innovations of the history, ascending."""
@@ -103,6 +106,8 @@ def fit(time: F64, values: F64, window: float, floor: float) -> Baseline:
     residual = values - _design(time, harmonics) @ season
     innovation = residual.copy()
     innovation[1:] -= np.where(following[1:], phi * residual[:-1], 0.0)
+    if _SLOTS in harmonics:  # so many terms bring the history nearer to its season than what will come
+        innovation *= math.sqrt(len(values) / max(len(values) - len(season), len(values) / 2))
     ordered = np.sort(innovation)
     upper, lower = _tail(ordered, floor), _tail(-ordered[::-1], floor)
     draft = Baseline(harmonics, season, phi, ordered, upper, lower, np.zeros(len(BETS)), (0.0, 0.0))
@@ -124,14 +129,15 @@ def _winsorised(values: F64) -> F64:
 
 
 def _choose_season(time: F64, values: F64, following: Bool, window: float) -> tuple[float, ...]:
-    """The harmonics that predict held-out days best: none, those of the day, or those of day and week."""
+    """The season that predicts held-out days best: none, harmonics of the day, of day and week, or with slots."""
     span = float(time[-1] - time[0])
     candidates: list[tuple[float, ...]] = [()]
     if span >= _SEASON_DAYS * DAY and window <= DAY / 12:
         daily = tuple(DAY / k for k in range(1, 5))
         candidates.append(daily)
         if span >= _WEEK_DAYS * DAY:
-            candidates.append((*daily, *(7 * DAY / k for k in (1, 2, 3, 4, 5, 6, 8, 9))))
+            weekly = (*daily, *(_WEEK / k for k in (1, 2, 3, 4, 5, 6, 8, 9)))
+            candidates += [weekly, (*weekly, _SLOTS)]
     if len(candidates) == 1:
         return ()
     fold = (time // DAY).astype(np.int64) % 3
@@ -172,6 +178,10 @@ def _solve(time: F64, values: F64, following: Bool, harmonics: tuple[float, ...]
 def _design(time: F64, harmonics: tuple[float, ...]) -> F64:
     columns = [np.ones(len(time))]
     for period in harmonics:
+        if period == _SLOTS:
+            hour = (time % _WEEK // 3_600).astype(np.int64)
+            columns += list((hour == np.arange(168)[:, None]).astype(np.float64))
+            continue
         angle = 2 * math.pi * (time % period) / period
         columns += [np.sin(angle), np.cos(angle)]
     return np.stack(columns, axis=1)
