@@ -71,6 +71,9 @@ class TrafficDesk:
         self._settings = settings
         self._max_series = max_series
         self._watches: dict[str, TrafficWatch] = {}
+        self.listening = True
+        """False while the source cannot be read: time stands still for subjects that are not heard."""
+        self._ticked: float | None = None
         self.refused = 0
         """Samples of series beyond the limit."""
 
@@ -101,9 +104,13 @@ class TrafficDesk:
 
     def tick(self, at: float) -> None:
         """Judge all that waits, and let time pass."""
+        deaf = 0.0 if self.listening or self._ticked is None else max(at - self._ticked, 0.0)
+        self._ticked = at
         for watch in self._watches.values():
             report = self._report(watch)
             watch.cut(report)
+            if watch.heard_at is not None:
+                watch.heard_at += deaf
             watch.advance(at, report)
 
     def dirty(self) -> list[StatePage]:

@@ -130,6 +130,12 @@ def test_a_stream_that_falls_silent_is_heard_by_ticks_but_a_backlog_is_not(error
         p.tick(now + second)
     units.append(p.take_unit(now + 120))
     assert incidents(units) == {}
+    p.traffic.listening = False  # no broker answers for half a day: that is no silence of the clients
+    for second in range(120, 43_200, 10):
+        p.tick(now + second)
+    p.traffic.listening = True
+    assert incidents([p.take_unit(now + 43_200)]) == {}
+    now += 43_080
     for second in range(120, 7_200, 10):
         p.tick(now + second)
     (found,) = incidents([p.take_unit(now + 7_200)]).values()
