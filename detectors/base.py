@@ -110,6 +110,8 @@ class Batch:
     outputs_category: Category
     event_ids: tuple[str | None, ...]
     new_fields: tuple[tuple[str, I64], ...] = ()
+    margin: F64 | None = None
+    """(n,) largest score minus the second largest, NaN where scores are not logged; None where no event has any."""
 
     def __len__(self) -> int:
         return len(self.time)
@@ -165,13 +167,16 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class ClientEvidence:
     """Logs of e-values of single events for the per-client rule: `log_e` is (n, tests), one row for an event of the
-    batch. `client` (n,) indexes `clients` (pseudonyms); rows with -1 are ignored."""
+    batch; 0 where an event says nothing. `client` (n,) indexes `clients` (pseudonyms); rows with -1 are ignored.
+    `usual` (tests,) is the share of an honest client's events with evidence above 0: the expectation a why states."""
 
     detector: str
     log_e: F64
+    time: F64
     client: I32
     clients: tuple[str, ...]
     tests: tuple[str, ...]
+    usual: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,21 @@ class Latch:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A client whose evidence of one test crossed the threshold: at `row` of the batch, after `n` telling events
+    since `since` (epoch seconds), of which `hits` were evidence against it. `evidence` holds the logs of all tests
+    at that row."""
+
+    client: str
+    test: str
+    row: int
+    since: float
+    n: int
+    hits: int
+    evidence: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the account made of one piece of evidence. `consumed` blocks were judged; the rest is void.
 
@@ -217,8 +237,8 @@ class Verdict:
     alarm: Alarm | None = None
     latched: tuple[Latch, ...] = ()
     recovered: tuple[Latch, ...] = ()
-    suspects: tuple[tuple[str, str], ...] = ()
-    """(pseudonym, test) pairs that crossed the per-client threshold."""
+    suspects: tuple[Suspect, ...] = ()
+    """Clients that crossed the per-client threshold, in the order of the events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +315,13 @@ class Views:
         """The view called `name`. KeyError names the known ones."""
         if name not in self._made:
             if name not in VIEWS:
-                raise KeyError(f"no view {name!r}; known: {', '.join(sorted(VIEWS))}")
+                raise KeyError(f"no view {name!r}: its giver is off; known: {', '.join(sorted(VIEWS))}")
             self._made[name] = VIEWS[name](self)
         return self._made[name]
+
+    def put(self, name: str, columns: Any) -> None:
+        """Columns that a detector with a memory gives to those that run after it (`Detector.gives`)."""
+        self._made[name] = columns
 
 
 View = Callable[[Views], Any]
@@ -328,6 +352,8 @@ class Context:
     """`detectors.reference.Reference`, or None where the model has none (yet)."""
     events_per_day: float = 100_000.0
     importances: Mapping[str, float] = field(default_factory=dict)
+    calibration: float | None = None
+    """Seconds from the first event that are declared honest traffic; None: a number of events is taken instead."""
     cache: dict[str, Any] = field(default_factory=dict, compare=False)
     """Compiled forms of the reference, shared by views and detectors; never state."""
 
@@ -350,9 +376,13 @@ class Detector(ABC):
     """The kind of incident it raises most often; streams may name others."""
     scope: ClassVar[Literal["model", "client", "feature", "stream"]]
     inputs: ClassVar[frozenset[str]]
-    """Of: features, outputs, reference, client, labels. Without one of them the detector is off, visibly."""
+    """Of: features, outputs, scores, reference, training rows, client, labels.
+
+    Without one of them the detector is off, visibly."""
     state_version: ClassVar[int]
     views: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[tuple[str, ...]] = ()
+    """Views it puts before others run: columns that need a memory, such as which queries were seen before."""
     account: ClassVar[AccountName | None] = None
     share: ClassVar[float] = 0.0
     atlas: ClassVar[tuple[str, ...]] = ()

@@ -23,6 +23,8 @@ class Reference:
     origin: Origin
     version: str
     ordered: bool = False
+    training: Batch | None = None
+    """Rows the model was trained on, where they are given apart from the target."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -24,7 +24,7 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
     topics = config.need_kafka().topics
 
     def watch(model: str, tenant: str) -> WatchSettings:
-        return watch_settings(config.model_settings(model, tenant), config.detectors)
+        return watch_settings(config.model_settings(model, tenant), config.detectors, pseudonyms)
 
     return PipelineSettings(
         intakes={t.name: Intake(formats()[t.format], topic_rules(t, config, pseudonyms)) for t in topics},
@@ -72,11 +72,21 @@ def reference_rules(config: Config) -> TopicRules:
     )
 
 
-def watch_settings(settings: ModelSettings, detectors: Mapping[str, Mapping[str, object]]) -> WatchSettings:
-    """What a model's detectors need of its settings."""
+def watch_settings(
+    settings: ModelSettings, detectors: Mapping[str, Mapping[str, object]], pseudonyms: Pseudonyms | None = None
+) -> WatchSettings:
+    """What a model's detectors need of its settings. Without `pseudonyms` clients stand in clear in events."""
     per = settings.budget.per
     assert isinstance(per, timedelta)
-    panel = PanelSettings(settings.budget.drift, per.total_seconds(), detectors)
+    named = settings.services.items()
+    panel = PanelSettings(
+        drift_budget=settings.budget.drift,
+        per=per.total_seconds(),
+        attack_budget=settings.budget.attack,
+        calibration=None if settings.calibration is None else settings.calibration.duration.total_seconds(),
+        services={id if pseudonyms is None else pseudonyms.client(id): name for id, name in named},
+        detectors=detectors,
+    )
     return WatchSettings(panel, settings.features, settings.classes, traffic_settings(settings.budget, detectors))
 
 
@@ -114,16 +124,10 @@ def identity_key(config: Config) -> bytes:
     return load_or_create_key(path, create=config.identity.key_file is None)
 
 
-LATER_DETECTORS = frozenset({"outlier_queries", "margin_queries", "near_duplicate_queries"})
-"""Detectors that configurations may name already, and that this version does not have."""
-
-
 def registry_checks(config: Config) -> Iterable[KeyProblem]:
     """What only the registries know: names of detectors and their parameters, names of formats."""
     known = registry()
     for name, params in config.detectors.items():
-        if name in LATER_DETECTORS:
-            continue
         if name == TRAFFIC:
             for unknown in sorted(params.keys() - {"enabled"}):
                 yield KeyProblem(("detectors", name, unknown), "It has no such parameter.", "Only `enabled` is known.")
@@ -164,15 +168,12 @@ def without_effect(config: Config) -> Iterator[str]:
             yield f"receivers.{name}: this version does not post to webhooks"
     if config.routes:
         yield "routes: this version sends warning and above to every receiver"
-    for name in sorted(LATER_DETECTORS & config.detectors.keys()):
-        yield f"detectors.{name}: this version does not have it"
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
     if config.kafka is not None and config.kafka.client != "kafka-python":
         yield f"kafka.client: {config.kafka.client} is not in this version, and `run` refuses it"
     for section, keys in (
-        ("budget", {"attack"}),
         ("limits", {"client_state"}),
         ("access", {"trusted_proxies"}),
     ):
@@ -188,6 +189,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "training_rows", "shape", "threshold", "segments", "importances", "services", "labels", "on_new_version",
-    "calibration", "season",
+    "owner", "shape", "threshold", "segments", "importances", "labels", "on_new_version",
+    "season",
 }  # fmt: skip

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from alerts.incidents import Incident
 from detectors.reference import Origin
 from monitor.assembly import traffic_settings, watch_settings
-from monitor.config import Config, ModelSettings
+from monitor.config import Config
+from monitor.config.values import PathKey
 from monitor.intake.events import Event
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
@@ -23,7 +24,7 @@ from monitor.intake.sources.file import FileSource
 from monitor.metrics import Metrics
 from monitor.pipeline import Intake, Pipeline, PipelineSettings
 from monitor.references import ReferenceFileError, read_reference
-from monitor.watch import Watch
+from monitor.watch import Watch, WatchSettings
 
 TypeName = Literal["auto", "prediction", "label", "access", "metric"]
 Progress = Callable[[int, int], None]
@@ -51,19 +52,25 @@ def run_backtest(
     reference: Path | None = None,
     type: TypeName = "auto",
     *,
+    training: Path | None = None,
+    calibrate: float | None = None,
+    services: Mapping[str, str] | None = None,
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> Backtest:
     """Run the pipeline over files of native events (JSON lines, plain or .gz), one after the other.
 
     `reference` is the target of every model in the events; without it a model has the one of `config`, or learns a
-    provisional one from its first events. SourceError or ReferenceFileError, naming file and line, when a file cannot
+    provisional one from its first events. `training` has the rows models were trained on, where the reference is not
+    made of them; the first `calibrate` seconds are declared honest; `services` are declared accounts by id.
+    SourceError or ReferenceFileError, naming file and line, when a file cannot
     be read.
     """
     settings = Config() if config is None else config
     rules = _rules(settings, type)
     source = FileSource(paths, TOPIC, rules.record_bytes)
-    pipeline = _pipeline(settings, rules, _References(settings, rules, reference).introduce)
+    given = _Given(reference, training, calibrate, services or {})
+    pipeline = _pipeline(settings, rules, given)
     outcome = _Outcome(pipeline)
     partitions = source.discover()
     for tp in partitions:
@@ -85,17 +92,33 @@ def run_backtest(
     return outcome.complete()
 
 
-def _pipeline(config: Config, rules: TopicRules, introduce: Callable[[Watch], None]) -> Pipeline:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the caller says of every model, whatever the configuration has."""
+
+    reference: Path | None
+    training: Path | None
+    calibrate: float | None
+    services: Mapping[str, str]
+
+    def of(self, settings: WatchSettings) -> WatchSettings:
+        panel = settings.panel
+        calibration = panel.calibration if self.calibrate is None else self.calibrate
+        services = {**panel.services, **self.services}
+        return replace(settings, panel=replace(panel, calibration=calibration, services=services))
+
+
+def _pipeline(config: Config, rules: TopicRules, given: _Given) -> Pipeline:
     """The daemon's pipeline, reading one topic of files."""
     settings = PipelineSettings(
         intakes={TOPIC: Intake(formats()["native"], rules)},
-        watch=lambda model, tenant: watch_settings(config.model_settings(model, tenant), config.detectors),
+        watch=lambda model, tenant: given.of(watch_settings(config.model_settings(model, tenant), config.detectors)),
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
         max_dead_letters=sys.maxsize,
         traffic=traffic_settings(config.budget, config.detectors),
         max_series=config.limits.series,
-        introduce=introduce,
+        introduce=_References(config, rules, given).introduce,
     )
     return Pipeline(settings, Metrics())
 
@@ -108,7 +131,7 @@ def _latest(pipeline: Pipeline) -> float:
 class _References:
     """The rows that models are compared with; each file is read once."""
 
-    def __init__(self, config: Config, rules: TopicRules, given: Path | None) -> None:
+    def __init__(self, config: Config, rules: TopicRules, given: _Given) -> None:
         self._config = config
         self._rules = TopicRules(
             topic="reference", pseudonyms=rules.pseudonyms, model="reference", client_from=(),
@@ -116,18 +139,20 @@ class _References:
         )  # fmt: skip
         self._given = given
         self._read: dict[Path, list[Event]] = {}
-        if given is not None:
-            self._rows(given)  # a file that cannot be used is told before the long work
+        for path in (given.reference, given.training):
+            if path is not None:
+                self._rows(path)  # a file that cannot be used is told before the long work
 
     def introduce(self, watch: Watch) -> None:
         """Give a new model its reference, if there is one."""
         settings = self._config.model_settings(watch.model, watch.tenant)
-        path = self._given or _configured(settings)
+        path = self._given.reference or _path(settings.reference)
+        training = self._given.training or _path(settings.training_rows)
         if path is None:
             return
         origin: Origin = settings.reference_is
         try:
-            watch.use(watch.prepare(self._rows(path), origin))
+            watch.use(watch.prepare(self._rows(path), origin, self._rows(training) if training else ()))
         except ReferenceFileError:
             raise
         except ValueError as error:
@@ -171,5 +196,5 @@ def _rules(config: Config, type: TypeName) -> TopicRules:
     )
 
 
-def _configured(settings: ModelSettings) -> Path | None:
-    return None if settings.reference is None else settings.reference.path
+def _path(key: PathKey | None) -> Path | None:
+    return None if key is None else key.path

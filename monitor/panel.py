@@ -19,7 +19,6 @@ from detectors.account import SumAccount
 from detectors.base import (
     Alarm,
     Batch,
-    ClientEvidence,
     Context,
     Detector,
     Evidence,
@@ -32,14 +31,17 @@ from detectors.base import (
     registry,
 )
 from detectors.findings import AlarmContext, alarm_finding
+from detectors.queries.query_log import QueryLog
 from detectors.reference import Reference
 from monitor.printable import whereabouts
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage
+from monitor.suspicion import Suspicion
 
 Report = Callable[[Finding, Batch], Incident | None]
 """Takes a finding and the batch it came from; answers the incident it opened, fed or closed."""
-ACCOUNT, LATCHES = "account.drift", "account.latches"
+ACCOUNT, LATCHES, ATTACK = "account.drift", "account.latches", "account.attack"
+_MONTH = 30 * 86_400.0
 _HEALTH = "health"
 """Page of the account that says whether a detector that bets with it was stopped by an error."""
 _PAGE_VERSION = 1
@@ -51,6 +53,11 @@ class PanelSettings:
 
     drift_budget: float = 1.0
     per: float = 30 * 86_400.0
+    attack_budget: float = 1.0
+    calibration: float | None = None
+    """Seconds of declared honest traffic at the start; None: the first queries are taken as honest."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Declared service accounts, as they stand in events, and their names."""
     detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -88,7 +95,7 @@ class Panel:
     def __init__(self, subject: str, model: str, reference: Reference, settings: PanelSettings) -> None:
         self.subject = subject
         self.model = model
-        self.context = Context(subject, reference, _events_per_day(reference))
+        self.context = Context(subject, reference, _events_per_day(reference), calibration=settings.calibration)
         self.off: dict[str, str] = {}
         self.failures: list[tuple[str, str]] = []
         """(detector, error) of detectors that stopped since the caller last looked; the caller empties it."""
@@ -98,7 +105,7 @@ class Panel:
 
     def _begin(self) -> None:
         """Detectors and an account that have seen nothing."""
-        self._runners = [*self._make(self._settings.detectors)]
+        self._runners = sorted(self._make(self._settings.detectors), key=lambda r: not r.detector.gives)
         self.account = SumAccount(self._settings.drift_budget, self._settings.per)
         outputs = self.context.reference.outputs
         shared = []
@@ -110,10 +117,25 @@ class Panel:
         self._shared = frozenset(r.detector.name for r in shared)
         """Detectors that bet with the account: latches and capital tie their states together."""
         self._hash = _hash([r.params_hash for r in shared])
+        per_client = [r for r in self._runners if r.detector.account == "attack"]
+        budget = self._settings.attack_budget * _MONTH / self._settings.per
+        self.suspicion = (
+            Suspicion([r.detector for r in per_client], budget, self._settings.services) if per_client else None
+        )
+        self._attack_hash = _hash([r.params_hash for r in per_client])
         self._latches: dict[str, str] = {}
         """Latch key → id of the incident that its alarm opened or joined."""
         self._latches_changed = False
         self._health_changed = False
+
+    @property
+    def attack_state(self) -> str:
+        """Whether clients are judged: off, calibrating (traffic is still taken as honest) or watching."""
+        running = [r.detector for r in self._runners if r.failure is None]
+        log = next((d for d in running if isinstance(d, QueryLog)), None)
+        if self.suspicion is None or log is None:
+            return "off"
+        return "calibrating" if log.calibrating else "watching"
 
     def detect(self, batch: Batch, report: Report) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.
@@ -124,6 +146,8 @@ class Panel:
         views = Views(seen, self.context)
         for runner in self._runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
+        if self.suspicion is not None:
+            self._found += map(_Found, self.suspicion.judge(seen))
         self._report(batch, report)
 
     def _screened(self, batch: Batch) -> Batch:
@@ -140,6 +164,8 @@ class Panel:
         """Tell every detector the time. `batch` is an empty one: findings of time have no row."""
         for runner in self._runners:
             self._guarded(runner, lambda d: d.advance(watermark), batch)
+        if self.suspicion is not None:
+            self._found += map(_Found, self.suspicion.advance(watermark))
         self._report(batch, report)
 
     def _report(self, batch: Batch, report: Report) -> None:
@@ -171,6 +197,9 @@ class Panel:
             self._health_changed = False
             broken = any(r.failure is not None for r in self._runners if r.detector.name in self._shared)
             pages.append(self._page(ACCOUNT, self._hash, _HEALTH, _PAGE_VERSION, {"broken": np.array([broken])}))
+        if self.suspicion is not None:
+            given = self.suspicion.dirty().items()
+            pages += [self._page(ATTACK, self._attack_hash, k, _PAGE_VERSION, p) for k, p in given]
         if self._latches_changed:
             self._latches_changed = False
             page = {"keys": text_array(list(self._latches)), "incidents": text_array(list(self._latches.values()))}
@@ -198,6 +227,7 @@ class Panel:
         mine = {(r.detector.name, r.params_hash) for r in self._runners} | {
             (ACCOUNT, self._hash),
             (LATCHES, self._hash),
+            (ATTACK, self._attack_hash),
         }
         return Restored(anew, tuple(sorted(kept.keys() - mine)))
 
@@ -216,6 +246,14 @@ class Panel:
                 _restore(runner.detector, pages)
             except Exception as error:
                 anew[name] = str(error) or type(error).__name__
+        if self.suspicion is not None and ATTACK in stored:
+            try:
+                attack = kept.get((ATTACK, self._attack_hash))
+                if attack is None:
+                    raise StateError("the tests of queries changed")
+                self.suspicion.restore({name: page.arrays for name, page in attack.items()})
+            except Exception as error:
+                anew[ATTACK] = str(error) or type(error).__name__
         if self._shared and self._shared <= wanted:
             try:
                 self._take_account(kept, stored)
@@ -240,7 +278,7 @@ class Panel:
 
     def _make(self, configured: Mapping[str, Mapping[str, Any]]) -> Iterator[_Runner]:
         reference = self.context.reference
-        available = {"features", "reference", "client"} | ({"outputs"} if reference.outputs else set())
+        available = _inputs(reference)
         for name, cls in registry().items():
             given = dict(configured.get(name, {}))
             if not given.pop("enabled", True):
@@ -262,10 +300,10 @@ class Panel:
                     self._settle(runner.detector, item, batch)
                 elif isinstance(item, Finding):
                     self._found.append(_Found(item))
-                elif isinstance(item, ClientEvidence):
-                    raise TypeError(
-                        f"{runner.detector.name} yields evidence on clients, and no client account is set up"
-                    )
+                elif self.suspicion is not None:
+                    self.suspicion.add(item)
+                else:
+                    raise TypeError(f"{runner.detector.name} gives evidence on clients, and declares another account")
         except Exception as error:
             self._fail(runner, error)
 
@@ -331,6 +369,19 @@ class Panel:
 
     def _page(self, detector: str, params_hash: str, name: str, version: int, arrays: Page) -> StatePage:
         return StatePage(self.subject, detector, params_hash, name, version, arrays)
+
+
+def _inputs(reference: Reference) -> set[str]:
+    """What detectors can be given, as the reference shows it."""
+    available = {"features", "reference", "client"}
+    if reference.outputs:
+        available.add("outputs")
+    margin = reference.rows.margin
+    if margin is not None and np.isfinite(margin).any():
+        available.add("scores")
+    if reference.training is not None or reference.origin == "file":
+        available.add("training rows")
+    return available
 
 
 def make_params(cls: type[Detector], given: Mapping[str, Any]) -> Any:

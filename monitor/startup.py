@@ -71,9 +71,12 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
     path = reference_file(settings)
     if path is None:
         return
-    rows = read_reference(path, formats()["native"], reference_rules(config))
+    rules = reference_rules(config)
+    rows = read_reference(path, formats()["native"], rules)
+    apart = settings.training_rows
+    training = [] if apart is None else read_reference(apart.path, formats()["native"], rules)
     origin = settings.reference_is
-    prepared = watch.prepare(rows, origin)
+    prepared = watch.prepare(rows, origin, training)
     version = prepared.reference.version
     approved = _in_force(store, watch.subject)
     if approved is not None and approved.approved_at is not None and approved.content_hash != version:

@@ -7,7 +7,7 @@ see does not depend on how records arrive. A model without a reference learns on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -78,10 +78,17 @@ class Watch:
         self._places: list[Place] = []
         self._changed = True
 
-    def prepare(self, rows: Sequence[Event], origin: Origin) -> Prepared:
-        """A reference of this model made of these rows, not yet in force. ValueError when they carry no features."""
+    def prepare(self, rows: Sequence[Event], origin: Origin, training: Sequence[Event] = ()) -> Prepared:
+        """A reference of this model made of these rows, not yet in force. ValueError when they carry no features.
+
+        `training` are the rows the model was trained on, where the reference is not made of them.
+        """
         schema = infer_schema(rows, self.settings.features, self.settings.classes)
-        return Prepared(schema, build_reference(rows, schema, origin, self.subject))
+        reference = build_reference(rows, schema, origin, self.subject)
+        if training:
+            places = [("training", 0, i, 0) for i in range(len(training))]
+            reference = replace(reference, training=build_batch(self.subject, 0, training, places, schema))
+        return Prepared(schema, reference)
 
     def use(self, prepared: Prepared) -> None:
         """Watch against this reference from now on, with detectors that have seen nothing."""
@@ -138,7 +145,7 @@ class Watch:
             clients=self.clients.distinct,
             clients_exact=self.clients.exact,
             state="off" if self.off else "calibrating" if self.panel is None else "watching",
-            attack_state="off",
+            attack_state="off" if self.off or self.panel is None else self.panel.attack_state,
             unwatched=False,
             watermark=self.watermark,
         )

@@ -46,6 +46,15 @@ _STDOUT: Final = Path("-")
 def backtest(
     events: Annotated[list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz.")],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
+    training_rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows the models were trained on; default: the reference.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Declare the first stretch honest, for example 12h.")
+    ] = None,
+    services: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Declared service accounts: a JSON object, id to name.")
+    ] = None,
     type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
@@ -58,6 +67,8 @@ def backtest(
     """
     settings = read_config(config, registries=True)
     _check_place(out)
+    stretch = None if calibrate is None else _seconds(calibrate)
+    accounts = {} if services is None else _services(services)
     from monitor.backtest import run_backtest
     from monitor.logging import configure_logging
 
@@ -65,12 +76,41 @@ def backtest(
     if settings is not None and config is None:
         say(f"settings of {settings.file}")
     with _progress() as progress:
-        found = run_backtest(events, reference, type.value, config=settings, progress=progress)
+        found = run_backtest(
+            events,
+            reference,
+            type.value,
+            training=training_rows,
+            calibrate=stretch,
+            services=accounts,
+            config=settings,
+            progress=progress,
+        )
     order = list(SeverityChoice)
     least = order.index(min_severity)
     shown = [i for i in found.incidents if order.index(SeverityChoice(i.severity)) >= least]
     _write(out, shown)
     _tell(found, len(shown))
+
+
+def _seconds(text: str) -> float:
+    from monitor.config.units import parse_duration
+
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--calibrate") from None
+
+
+def _services(path: Path) -> dict[str, str]:
+    """Declared service accounts. CommandError names what the file should hold."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(read, dict) or not all(isinstance(name, str) for name in read.values()):
+        raise CommandError(f"{path}: not a JSON object of account id to name")
+    return read
 
 
 def _tell(found: Backtest, shown: int) -> None:

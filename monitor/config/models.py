@@ -73,7 +73,9 @@ class _ModelKeys(Section):
     on_new_version: Literal["inherit", "fresh", "hold"] = key(
         "What a new version keeps: its inputs' baselines (inherit), nothing (fresh), or it waits (hold).", "inherit"
     )
-    calibration: Calibration = key("Learning of honest behaviour.", {})
+    calibration: Calibration | None = key(
+        "Honest behaviour is learnt from this first stretch; without it, from the first 2,000 distinct queries.", None
+    )
     season: Literal["auto", "none"] = key("auto: daily and weekly cycles are learnt; none: declared absent.", "auto")
 
 

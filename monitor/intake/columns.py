@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,7 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
         outputs_category=_outputs_category(schema, events),
         event_ids=tuple(e.event_id for e in events),
         new_fields=() if schema.closed else _new_fields(rows, schema, absent + absent_too),
+        margin=_margins([e.scores for e in events]),
     )
 
 
@@ -276,6 +278,34 @@ def _score(scores: Any, schema: Schema) -> Any:
     else:
         return None
     return max(numbers) if numbers else None
+
+
+def _margins(scores: Sequence[Any]) -> F64 | None:
+    """Largest score minus the second largest, NaN where scores are missing; None where no event has any.
+
+    A single score is that of one of two classes.
+    """
+    rows = [s if type(s) is list else list(s.values()) if type(s) is dict else [] for s in scores]
+    width = len(rows[0]) if rows else 0
+    if width > 1 and all(len(r) == width for r in rows):
+        flat = list(chain.from_iterable(rows))
+        if {float, int}.issuperset(map(type, flat)):
+            table = np.array(flat, np.float64).reshape(len(rows), width)
+            top = np.partition(table, width - 2, axis=1)[:, -2:]
+            top[~np.isfinite(table).all(axis=1)] = np.nan
+            return top[:, 1] - top[:, 0]
+    if not any(rows):
+        return None
+    return np.array([_margin([float(v) for v in row if _is_number(v)]) for row in rows])
+
+
+def _margin(scores: list[float]) -> float:
+    if len(scores) == 1:
+        return abs(2 * scores[0] - 1) if 0 <= scores[0] <= 1 else np.nan
+    if not scores or not np.isfinite(scores).all():
+        return np.nan
+    second, first = sorted(scores)[-2:]
+    return first - second
 
 
 def _outputs_category(schema: Schema, events: Sequence[Event]) -> Category:

@@ -5,10 +5,12 @@ Streams are lists of events, not batches, so that the suite can cut and poison t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from monitor.intake.events import Event, EventType
@@ -20,12 +22,17 @@ ROWS = 500
 
 @dataclass(frozen=True)
 class Case:
-    """`alarming` has a fault from event FAULT_AT on, `clean` has none; `field` is a numeric field to poison."""
+    """`alarming` has a fault from event FAULT_AT on, `clean` has none; `field` is a numeric field to poison.
+
+    `subject` (type, id) is whom the alarm must name; `params` are parameters by detector.
+    """
 
     reference: Callable[[], list[Event]]
     clean: Callable[[], list[Event]]
     alarming: Callable[[], list[Event]]
     field: str = "income"
+    subject: tuple[str, str] = ("feature", "income")
+    params: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def credit(n: int, seed: int) -> list[Event]:
@@ -79,7 +86,87 @@ def _case(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Case:
     return Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), lambda: changed(2, change))
 
 
+def linked(n: int, seed: int) -> list[Event]:
+    """Honest events whose fields belong together: who is older has saved more, and lives where the rich live."""
+    events = credit(n, seed)
+    rng = np.random.default_rng([seed, 1])
+    wealth = rng.normal(0, 1, n)
+    for i, event in enumerate(events):
+        age, income = 42 + 12 * wealth[i] + rng.normal(0, 2), float(np.exp(3.5 + 0.4 * wealth[i] + rng.normal(0, 0.05)))
+        region = ("EU", "US", "ASIA")[int(np.searchsorted([-0.5, 0.5], wealth[i] + rng.normal(0, 0.1)))]
+        event.features = {
+            "income": income,
+            "age": float(age),
+            "region": region,
+            "debt": float(rng.normal(0, 1) - wealth[i]),
+        }
+    return events
+
+
+ATTACKER = "c_attacker"
+Attack = Callable[[Event, int], Event]
+
+
+def attacked(honest: Callable[[int, int], list[Event]], attack: Attack) -> list[Event]:
+    """Honest events; from FAULT_AT on every third is a query of the attacker, made from an honest one."""
+    events = honest(LENGTH, 2)
+    for i in range(FAULT_AT, LENGTH, 3):
+        events[i] = attack(msgspec.structs.replace(events[i], client=ATTACKER), i)
+    return events
+
+
+def _foreign(event: Event, i: int) -> Event:
+    """Nothing like the data."""
+    event.features = {"income": 400.0 + (i * 37 % 400), "age": -50.0 - i % 60, "region": "EU"}
+    return event
+
+
+def _undecided(event: Event, i: int) -> Event:
+    event.scores = {"yes": 0.5 + 1e-5 * (i % 7), "no": 0.5 - 1e-5 * (i % 7)}
+    return event
+
+
+def _small_steps(event: Event, i: int) -> Event:
+    event.features = {"income": 33.0 + 1e-4 * (i % 911), "age": 40.0, "region": "US"}
+    return event
+
+
+def _drawn_apart(event: Event, i: int) -> Event:
+    """Each field from another honest record."""
+    others = _POOL[i % 997], _POOL[i * 7 % 991], _POOL[i * 13 % 983]
+    names = ("income", "age", "region")
+    event.features = {
+        **(event.features or {}),
+        **{n: (o.features or {})[n] for n, o in zip(names, others, strict=True)},
+    }
+    return event
+
+
+def _known(event: Event, i: int) -> Event:
+    event.features = _ROWS[i % ROWS].features
+    return event
+
+
+_POOL, _ROWS = linked(1_000, 5), credit(ROWS, 1)
+
+
+def _query_case(attack: Attack, honest: Callable[[int, int], list[Event]] = credit) -> Case:
+    """The calibration ends well before the attack."""
+    return Case(
+        lambda: honest(ROWS, 1),
+        lambda: honest(LENGTH, 2),
+        lambda: attacked(honest, attack),
+        subject=("client", ATTACKER),
+        params={"query_log": {"calibration_queries": 1_500}},
+    )
+
+
 CASES: dict[str, Case] = {
+    "outlier_queries": _query_case(_foreign),
+    "margin_queries": _query_case(_undecided),
+    "near_duplicate_queries": _query_case(_small_steps),
+    "independent_queries": _query_case(_drawn_apart, linked),
+    "training_row_queries": _query_case(_known),
     "predictive_drift": _case(_richer),
     "field_rule": _case(_without_income),
     "stuck_rule": _case(lambda features: {**features, "income": 31.5}),

@@ -21,7 +21,8 @@ from tests.conformance.streams import CASES, FAULT_AT, LENGTH, Case
 
 CUT = 300
 POISON = [float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 1e12]
-NAMES = sorted(registry())
+NAMES = sorted(name for name, cls in registry().items() if not cls.gives)
+"""A detector that gives columns to others raises nothing itself: it is tried with those that need them."""
 
 
 class Run:
@@ -30,8 +31,11 @@ class Run:
     def __init__(self, name: str, case: Case) -> None:
         self.schema = infer_schema(case.reference())
         reference: Reference = build_reference(case.reference(), self.schema, "file", "model:/credit")
-        others = {other: {"enabled": False} for other in registry() if other != name}
-        self.panel = Panel("model:/credit", "credit", reference, PanelSettings(detectors=others))
+        needs = registry()[name].views
+        own = {other for other, cls in registry().items() if other == name or set(cls.gives) & set(needs)}
+        settings = {other: dict(case.params.get(other, {})) for other in own}
+        settings |= {other: {"enabled": False} for other in registry() if other not in own}
+        self.panel = Panel("model:/credit", "credit", reference, PanelSettings(detectors=settings))
         self.findings: list[Finding] = []
         self.book = IncidentBook()
         self.position = 0
@@ -73,6 +77,9 @@ def case(name: str) -> Case:
 
 def test_every_detector_has_a_case() -> None:
     assert set(NAMES) == set(CASES)
+    given = {view for cls in registry().values() for view in cls.gives}
+    used = {view for name in NAMES for view in registry()[name].views}
+    assert given <= used
 
 
 def test_it_declares_what_it_is(name: str) -> None:
@@ -80,7 +87,7 @@ def test_it_declares_what_it_is(name: str) -> None:
     assert cls.name == name
     assert cls.kind in kinds()
     assert cls.state_version >= 1
-    assert cls.inputs <= {"features", "outputs", "reference", "client", "labels"}
+    assert cls.inputs <= {"features", "outputs", "scores", "reference", "training rows", "client", "labels"}
     assert cls.Params.__dataclass_params__.frozen
     assert cls.account is None or cls.share > 0
 
@@ -90,7 +97,7 @@ def test_it_alarms_where_it_must_and_says_why(name: str, case: Case) -> None:
     assert opened and opened[0].position >= FAULT_AT
     first = opened[0]
     assert first.measures and all(np.isfinite([m.observed, m.expected]).all() for m in first.measures)
-    assert any(s.type == "feature" and s.id == case.field for s in first.subjects)
+    assert any((s.type, s.id) == case.subject for s in first.subjects)
     assert abs(first.onset - case.alarming()[FAULT_AT].time) < 100
 
 
@@ -201,7 +208,7 @@ def test_empty_batches_and_time_without_events_are_harmless(name: str, case: Cas
 
 
 def test_a_wrong_state_version_is_refused_and_said(name: str, case: Case) -> None:
-    run = Run(name, case).feed(case.alarming()[:1_000])
+    run = Run(name, case).feed(case.alarming()[: FAULT_AT - 100])
     pages = [p._replace(version=p.version + 1) if p.detector == name else p for p in run.panel.dirty()]
     again = Run(name, case)
     restored = again.panel.restore(pages)
@@ -210,7 +217,7 @@ def test_a_wrong_state_version_is_refused_and_said(name: str, case: Case) -> Non
 
 
 def test_pages_of_another_shape_are_refused_and_the_detector_stays_usable(name: str, case: Case) -> None:
-    run = Run(name, case).feed(case.alarming()[:1_000])
+    run = Run(name, case).feed(case.alarming()[: FAULT_AT - 100])
     pages = [
         p._replace(arrays={k: np.zeros(3) for k in p.arrays}) if p.detector == name else p for p in run.panel.dirty()
     ]

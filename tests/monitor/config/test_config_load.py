@@ -87,7 +87,8 @@ def test_the_example_s_model(example: Config) -> None:
     assert settings.classes == ("no", "yes") and settings.threshold == {"yes": 0.5}
     assert settings.services == {"k8fc37517": "svc-backfill"}
     assert (settings.labels.max_delay, settings.labels.max_bytes) == (timedelta(days=60), 2**28)
-    assert settings.calibration.duration == timedelta(hours=12)
+    assert settings.calibration is not None and settings.calibration.duration == timedelta(hours=12)
+    assert read("").model_settings("other").calibration is None
 
 
 def test_every_value_of_the_example_that_is_a_default_is_the_default(example: Config) -> None:
@@ -102,7 +103,7 @@ def test_every_value_of_the_example_that_is_a_default_is_the_default(example: Co
     assert bare.store.commit_interval == example.store.commit_interval
     assert bare.models.auto == example.models.auto
     entry, default = example.model_settings("credit-risk"), bare.model_settings("credit-risk")
-    for same in ("reference_is", "shape", "labels", "on_new_version", "calibration", "season"):
+    for same in ("reference_is", "shape", "labels", "on_new_version", "season"):
         assert getattr(entry, same) == getattr(default, same), same
 
 
