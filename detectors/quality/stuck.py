@@ -32,6 +32,9 @@ from detectors.base import (
 )
 from detectors.reference import Reference
 
+_COUNTED = 64
+"""Clients counted by name in one run."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -46,19 +49,20 @@ class Params:
     max_share: float = 0.6
     """Nor are runs of a value that more than this share of the reference has."""
     clients: int = 3
-    """Clients that must have sent the run, where clients are known: one that repeats itself is no fault."""
+    """Clients that must have sent the run, where clients are known: one that repeats itself is no fault. For the same
+    reason the run must be long enough without the client that sent most of it."""
     moved: int = 10
     """Events with another value after which the incident closes."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """The run of one field: its value, length, begin, and the first clients in it; whether it was reported."""
+    """The run of one field: its value, length, begin, and events by client; whether it was reported."""
 
     value: float = math.nan
     length: int = 0
     since: float = 0.0
-    clients: list[str] = field(default_factory=list)
+    clients: dict[str, int] = field(default_factory=dict)
     stuck: bool = False
     stuck_at: float = 0.0
     moved: int = 0
@@ -156,38 +160,41 @@ class StuckRule(Detector):
                 run.stuck, run.moved = False, 0
                 yield self._finding(batch, j, int(rows[left - 1]), None)
         if fresh or value != run.value:
-            run.value, run.length, run.clients, run.since = value, 0, [], float(batch.time[rows[0]])
-        before, known = run.length, len(run.clients)
-        run.length += len(rows)
+            run.value, run.length, run.clients, run.since = value, 0, {}, float(batch.time[rows[0]])
         if run.stuck:
+            run.length += len(rows)
             run.longest = max(run.longest, run.length)
             return
-        third = self._add_clients(batch, rows, run) if known < self.params.clients else 0
-        need = self._need(j, run)
-        if run.length < need or third is None:
+        due = self._count(batch, rows, run, self._need(j, run))
+        if due is None:
             return
+        row = int(rows[due])
+        length = run.length
         run.stuck, run.stuck_at, run.moved = True, value, 0
-        row = int(rows[max(need - before - 1, third, 0)])
+        run.length += len(rows) - 1 - due
         run.longest = max(run.longest, run.length)
         share = self._columns[j].share_of(value)
-        length = before + int(np.searchsorted(rows, row)) + 1
         measure = Measure(
             self.name, f"{self._names[j]}:stuck", 1.0, share, "share", length, run.since, float(batch.time[row]),
             self._names[j], "one value",
         )  # fmt: skip
         yield self._finding(batch, j, row, measure)
 
-    def _add_clients(self, batch: Batch, rows: I64, run: _Run) -> int | None:
-        """Note the clients of these rows; the index at which they are enough, None where they are not.
+    def _count(self, batch: Batch, rows: I64, run: _Run, need: int) -> int | None:
+        """Count rows into the run up to the one that makes it reportable, whose index is returned, else all of them.
 
-        Events without a client are as good as those of another one.
+        It must be long enough without the client that sent most of it. Events without a client are as good as those
+        of another one.
         """
+        top = max(run.clients.values(), default=0)
         for i, code in enumerate(batch.client[rows].tolist()):
-            client = batch.clients[code] if code >= 0 else f"\0{len(run.clients)}"
-            if client not in run.clients:
-                run.clients.append(client)
-                if len(run.clients) >= self.params.clients:
-                    return i
+            client = batch.clients[code] if code >= 0 else f"\0{run.length}"
+            run.length += 1
+            if client in run.clients or len(run.clients) < _COUNTED:
+                run.clients[client] = run.clients.get(client, 0) + 1
+                top = max(top, run.clients[client])
+            if run.length - top >= need and len(run.clients) >= self.params.clients:
+                return i
         return None
 
     def _need(self, j: int, run: _Run) -> int:

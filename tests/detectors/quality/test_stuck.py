@@ -53,8 +53,8 @@ def told(found: Sequence[Finding]) -> list[tuple[str, str, int]]:
 def test_one_value_over_and_over_opens_and_moving_again_closes(cut: int) -> None:
     values = [*column(100, 2), *[51.0] * 60, *column(100, 3)]
     found = run(values, cut=cut)
-    assert told(found) == [("open", "stuck:x", 119), ("recover", "stuck:x", 169)]
-    assert found[0].onset == 1_100.0 and found[0].measures[0].n == 20
+    assert told(found) == [("open", "stuck:x", 123), ("recover", "stuck:x", 169)]
+    assert found[0].onset == 1_100.0 and found[0].measures[0].n == 24
 
 
 def test_a_value_that_is_frequent_needs_a_longer_run() -> None:
@@ -69,6 +69,7 @@ def test_one_client_that_repeats_itself_is_no_fault() -> None:
     values = [*column(100, 2), *[51.0] * 300]
     assert run(values, [*everyone(100), *["robot"] * 300]) == []
     assert run(values, [*everyone(100), *["robot", "other"] * 150]) == []
+    assert run(values, [*everyone(100), *["robot"] * 285, *everyone(15)]) == []
     assert len(run(values, [None] * 400)) == 1
 
 
@@ -79,7 +80,7 @@ def test_a_reference_with_long_runs_of_its_own_asks_for_longer_ones() -> None:
 
 def test_a_field_that_stands_still_again_and_again_is_told_only_when_it_is_longer() -> None:
     values = [*column(50, 2), *[51.0] * 100, *column(50, 3), *[52.0] * 150, *column(50, 4), *[53.0] * 320]
-    assert [f.position for f in run(values) if f.action == "open"] == [69, 400 + 199]
+    assert [f.position for f in run(values) if f.action == "open"] == [73, 400 + 233]
 
 
 def test_missing_cells_are_no_part_of_a_run_and_few_values_are_not_watched() -> None:
