@@ -10,6 +10,8 @@ from detectors.base import Measure
 
 EVIDENCE = "evidence"
 """Statistic of the measure that carries the evidence ratio (capital at the alarm over what was injected)."""
+UNIT = "unit"
+"""Statistic of the measure that carries the factor of what looks like a change of unit."""
 NAMED = 3
 """Fields told in full; further ones are counted."""
 
@@ -24,7 +26,7 @@ _WORDS = {
 
 def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     """Say what moved from what to what, since when, over how many events, and how strong the evidence is."""
-    told = [m for m in measures if m.statistic != EVIDENCE]
+    told = [m for m in measures if m.statistic not in (EVIDENCE, UNIT)]
     if not told:
         return f"{kind.replace('_', ' ')} since {clock(onset)}"
     fields = list(dict.fromkeys(_name(m) for m in told))
@@ -32,6 +34,8 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     text = "; ".join(parts) + f"; since {clock(onset)}"
     if len(fields) > NAMED:
         text += f"; {len(fields) - NAMED} further moved"
+    for unit in [m for m in measures if m.statistic == UNIT][:NAMED]:
+        text += f"; {_name(unit)} looks like another unit (× {number(unit.observed)})"
     ratio = [m for m in measures if m.statistic == EVIDENCE]
     if ratio:
         text += f"; evidence {number(ratio[0].observed)} : 1"

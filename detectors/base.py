@@ -452,6 +452,10 @@ class Detector(ABC):
         """Time has come to `watermark` (epoch seconds), also when no event came. Silence and time-outs live here."""
         return iter(())
 
+    def screen(self, batch: Batch) -> Batch:
+        """The batch as all detectors should see it; called before `update`. Most change nothing."""
+        return batch
+
     def react(self, verdict: Verdict) -> None:  # noqa: B027  (most detectors do not mind)
         """Hear the verdict on the evidence just yielded, or an alarm of another detector of the model."""
 

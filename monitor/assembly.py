@@ -7,7 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from detectors.base import registry
-from monitor.config import Config, KeyProblem, ModelSettings, Topic
+from detectors.traffic.subject import NAME as TRAFFIC
+from detectors.traffic.subject import TrafficSettings
+from monitor.config import Budget, Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import HALVES, TopicRules, formats, reads
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.joins import JoinSettings
@@ -36,6 +38,8 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         max_models=config.models.auto.max,
         digest_key=digest_key,
         outbox=outbox_writer(config),
+        traffic=traffic_settings(config.budget, config.detectors),
+        max_series=config.limits.series,
     )
 
 
@@ -83,7 +87,16 @@ def watch_settings(
         detectors=detectors,
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
-    return WatchSettings(panel, settings.features, settings.classes, labels)
+    traffic = traffic_settings(settings.budget, detectors)
+    return WatchSettings(panel, settings.features, settings.classes, labels, traffic)
+
+
+def traffic_settings(budget: Budget, detectors: Mapping[str, Mapping[str, object]]) -> TrafficSettings | None:
+    """How the traffic of a subject is watched; None where `detectors.traffic` is switched off."""
+    if not detectors.get(TRAFFIC, {}).get("enabled", True):
+        return None
+    assert isinstance(budget.per, timedelta)
+    return TrafficSettings(budget.traffic, budget.per.total_seconds())
 
 
 def source_topics(config: Config) -> list[SourceTopic]:
@@ -116,6 +129,10 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
     """What only the registries know: names of detectors and their parameters, names of formats."""
     known = registry()
     for name, params in config.detectors.items():
+        if name == TRAFFIC:
+            for unknown in sorted(params.keys() - {"enabled"}):
+                yield KeyProblem(("detectors", name, unknown), "It has no such parameter.", "Only `enabled` is known.")
+            continue
         if name not in known:
             yield KeyProblem(("detectors", name), "There is no such detector.", f"Known: {', '.join(known)}.")
             continue
@@ -154,7 +171,6 @@ def without_effect(config: Config) -> Iterator[str]:
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
     for section, keys in (
-        ("budget", {"traffic"}),
         ("limits", {"client_state"}),
         ("access", {"trusted_proxies"}),
     ):

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from alerts.incidents import Incident
 from detectors.reference import Origin
-from monitor.assembly import watch_settings
+from monitor.assembly import traffic_settings, watch_settings
 from monitor.config import Config
 from monitor.config.values import PathKey
 from monitor.intake.events import Event
@@ -117,14 +117,16 @@ def _pipeline(config: Config, rules: TopicRules, given: _Given) -> Pipeline:
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
         max_dead_letters=sys.maxsize,
+        traffic=traffic_settings(config.budget, config.detectors),
+        max_series=config.limits.series,
         introduce=_References(config, rules, given).introduce,
     )
     return Pipeline(settings, Metrics())
 
 
 def _latest(pipeline: Pipeline) -> float:
-    """The newest event time that any model has seen, in epoch seconds."""
-    return max((w.watermark for w in pipeline.watches.values()), default=0.0)
+    """The newest event time that any model, topic or series has seen, in epoch seconds."""
+    return max((*(w.watermark for w in pipeline.watches.values()), pipeline.traffic.watermark))
 
 
 class _References:

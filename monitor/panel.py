@@ -144,11 +144,12 @@ class Panel:
 
         Detectors run one after the other, but an incident must not depend on who ran first, nor on the cut.
         """
-        views = Views(batch, self.context)
+        seen = self._screened(batch)
+        views = Views(seen, self.context)
         for runner in self._runners:
-            self._guarded(runner, lambda d: d.update(batch, views), batch)
+            self._guarded(runner, lambda d: d.update(seen, views), seen)
         if self.suspicion is not None:
-            self._found += map(_Found, self.suspicion.judge(batch))
+            self._found += map(_Found, self.suspicion.judge(seen))
         self._report(batch, report)
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
@@ -157,6 +158,16 @@ class Panel:
             if "labels" in runner.detector.inputs:
                 self._guarded(runner, lambda d: d.update_labels(batch), batch)
         self._report(batch, report)
+
+    def _screened(self, batch: Batch) -> Batch:
+        """The batch as detectors should see it."""
+        for runner in self._runners:
+            if runner.failure is None:
+                try:
+                    batch = runner.detector.screen(batch)
+                except Exception as error:
+                    self._fail(runner, error)
+        return batch
 
     def advance(self, watermark: float, batch: Batch, report: Report) -> None:
         """Tell every detector the time. `batch` is an empty one: findings of time have no row."""

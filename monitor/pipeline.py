@@ -13,6 +13,8 @@ import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Rows
+from detectors.traffic.subject import DEFAULT, TrafficSettings
+from detectors.traffic.subject import NAME as TRAFFIC
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.dead_letters import dead_letter
@@ -39,6 +41,7 @@ from monitor.state.unit import (
     SubjectRow,
     Tick,
 )
+from monitor.traffic_watch import TrafficDesk
 from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
@@ -71,6 +74,9 @@ class PipelineSettings:
     """Kept of one commit; the rest are counted only, or a flood of bad records would fill the database."""
     outbox: OutboxWriter = no_messages
     """Messages that tell receivers of a changed incident, stored with it."""
+    traffic: TrafficSettings | None = DEFAULT
+    """Of access topics and metric series; None: they are counted only."""
+    max_series: int = 5_000
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -105,6 +111,7 @@ class Pipeline:
         self.unwatched = Unwatched()
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
+        self.traffic = TrafficDesk(self._apply, settings.traffic, settings.max_series)
         self.health = OwnHealth(self._apply, self.book.open())
 
     # --- input ---------------------------------------------------------------------------------------------------
@@ -177,6 +184,7 @@ class Pipeline:
             watch.cut(self._report)
             watch.advance(self._report)
             self._watch_health(watch)
+        self.traffic.tick(at)
         self.health.fade(at)
         if self.book.end_silences(at):
             self.urgent = True
@@ -202,6 +210,7 @@ class Pipeline:
             if pages:
                 unit.subjects.append(watch.row())
             unit.references += _learnt(watch, at)
+        unit.pages += self.traffic.dirty()
         unit.subjects += self.unwatched.take_changes()
         tell_changes(self.book, unit, self.settings.outbox)
         self.urgent = False
@@ -238,19 +247,30 @@ class Pipeline:
         A detector that cannot take its state starts anew: its open incidents are closed, because nothing would close
         them any more, and an incident (info) says so. `damaged` names detectors whose pages could not be read.
         """
-        restored = watch.restore(pages, counted)
+        stored = list(pages)
+        restored = watch.restore(stored, counted)
         self._shown[watch.subject] = (watch.predictions, watch.labels)
         self._label_metrics.begin(watch)
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
-            log.warning("detector starts anew", detector=name, model=watch.model, reason=reason)
-            where = f"{watch.subject}:{name}"
-            measure = Measure(name, where, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
-            self.health.tell(f"anew:{where}", measure, self._now, "info")
-            for incident in self.book.open():
-                if incident.subject == watch.subject and name in incident.detectors:
-                    self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
-                    self.urgent = True
+            self._starts_anew(watch.subject, name, reason)
+        self.restore_traffic(watch.subject, stored, watch.settings.traffic)
+
+    def restore_traffic(self, subject: str, pages: Iterable[StatePage], settings: TrafficSettings | None) -> None:
+        """Take the stored traffic of a subject."""
+        reason = self.traffic.restore(subject, list(pages), settings)
+        if reason is not None:
+            self._starts_anew(subject, TRAFFIC, reason)
+
+    def _starts_anew(self, subject: str, name: str, reason: str) -> None:
+        log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
+        where = f"{subject}:{name}"
+        measure = Measure(name, where, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
+        self.health.tell(f"anew:{where}", measure, self._now, "info")
+        for incident in self.book.open():
+            if incident.subject == subject and name in incident.detectors:
+                self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
+                self.urgent = True
 
     def restore_pairings(self, pages: Iterable[StatePage], damaged: Mapping[str, str]) -> list[StatePage]:
         """Take the stored halves of pairings; the pages of everything else are returned.
@@ -363,12 +383,17 @@ class Pipeline:
                 if watch.add_label(event, place):
                     watch.cut(self._report)
                     self._watch_health(watch)
-            elif watch.add_prediction(event, place):
-                watch.cut(self._report)
-                self._watch_health(watch)
+            else:
+                self.traffic.prediction(event, watch.subject, watch.settings.traffic)
+                if watch.add_prediction(event, place):
+                    watch.cut(self._report)
+                    self._watch_health(watch)
         elif kind is EventType.ACCESS:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
+            self.traffic.access(event, place[0])
+        else:
+            self.traffic.metric(event)
 
     def _names(self, model: str, tenant: str) -> tuple[Sequence[str], Sequence[str]]:
         """Declared features and classes of a model, whether it is watched or not."""

@@ -144,6 +144,7 @@ class Session:
     def _say_condition(self) -> None:
         owned = len(self.pipeline.partitions)
         trouble = self.source.condition
+        self.pipeline.traffic.listening = trouble is None
         self.parts.condition.say(owned > 0 and trouble is None, trouble or f"active: {owned} partitions")
 
     def _poll(self) -> None:

@@ -18,6 +18,7 @@ from monitor.state.lease import Lease
 from monitor.state.reader import DamagedPage
 from monitor.state.store import StateStore
 from monitor.state.unit import PartitionCounts, Position, ReferenceRow
+from monitor.traffic_watch import is_traffic
 from monitor.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,9 @@ def load_state(
         if row.unwatched:
             pipeline.unwatched.remember(row)
     for subject in sorted({p.subject for p in pages} | counted.keys() | pipeline.watches.keys()):
+        if is_traffic(subject):
+            pipeline.restore_traffic(subject, [p for p in pages if p.subject == subject], None)
+            continue
         watch = pipeline.watch_of(subject)
         _adopt_stored(store, pipeline, watch, clock.now())
         lost = {d.detector: d.error for d in damaged if d.subject == subject}

@@ -17,6 +17,7 @@ import numpy as np
 from alerts.incidents import Incident
 from detectors.base import Finding, Rows
 from detectors.reference import Origin, Reference
+from detectors.traffic.subject import DEFAULT, TrafficSettings
 from monitor.clients import ClientLedger
 from monitor.intake.columns import (
     MAX_FIELDS,
@@ -52,6 +53,8 @@ class WatchSettings:
     features: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     labels: JoinSettings = field(default_factory=JoinSettings)
+    traffic: TrafficSettings | None = DEFAULT
+    """None: the request rate and latency of predictions are not watched."""
 
 
 @dataclass(frozen=True, slots=True)

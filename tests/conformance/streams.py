@@ -76,6 +76,14 @@ def _without_income(features: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in features.items() if name != "income"}
 
 
+def _next_version() -> list[Event]:
+    """A version without the income follows."""
+    events = changed(2, _without_income)
+    for event in events[FAULT_AT:]:
+        event.model_version = "8"
+    return events
+
+
 def _case(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Case:
     return Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), lambda: changed(2, change))
 
@@ -182,4 +190,6 @@ CASES: dict[str, Case] = {
     "predictive_drift": _case(_richer),
     "field_rule": _case(_without_income),
     "error_rate": _errors(),
+    "stuck_rule": _case(lambda features: {**features, "income": 31.5}),
+    "schema_rule": Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), _next_version),
 }
