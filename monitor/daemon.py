@@ -25,9 +25,11 @@ from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
+from monitor.reload import Reloaded, reload_config
 from monitor.serve.http import HttpServer, make_app
 from monitor.session import LEASE_SECONDS, RETRY_SECONDS, TICK_SECONDS, Condition, Parts, Session
 from monitor.state.errors import Conflict, Fenced, StoreError, StoreUnavailable
+from monitor.state.lease import Lease
 from monitor.state.lock import daemon_lock
 from monitor.state.store import StateStore, open_store
 
@@ -52,10 +54,16 @@ class Daemon:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         self._make_source = make_source or kafka_source
         self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._refused: tuple[str, ...] = ()
 
     def stop(self, *_: Any) -> None:
         """Ask the daemon to commit and end. Safe in a signal handler."""
         self._stop.set()
+
+    def reload(self, *_: Any) -> None:
+        """Ask the daemon to read its configuration again. Safe in a signal handler."""
+        self._reload.set()
 
     def run(self) -> int:
         """Serve until stopped; 0. Errors that a restart cannot mend are raised."""
@@ -90,23 +98,28 @@ class Daemon:
     def _serve(self, store: StateStore, key: bytes, exclusive: bool) -> int:
         listen = self.config.api.listen
         server = HttpServer(make_app(self.metrics, self._healthy, self._ready), listen.host, listen.port)
-        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, _is_sent)
+        self._delivery = self._deliver(store)
         server.start()
-        delivery.start()
         for sentence in without_effect(self.config):
             log.warning(sentence)
         log.info("serving", address=f"http://{server.address[0]}:{server.address[1]}", holder=self.holder)
         try:
             while not self._stop.is_set():
-                self._turn(store, key, delivery, exclusive)
+                self._turn(store, key, exclusive)
         finally:
-            delivery.stop()
+            self._delivery.stop()
             server.stop()
             store.close()
         log.info("stopped")
         return 0
 
-    def _turn(self, store: StateStore, key: bytes, delivery: Delivery, exclusive: bool) -> None:
+    def _deliver(self, store: StateStore) -> Delivery:
+        """What tells receivers, as the configuration in force says; started."""
+        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, _is_sent)
+        delivery.start()
+        return delivery
+
+    def _turn(self, store: StateStore, key: bytes, exclusive: bool) -> None:
         """Take the lease and hold it as long as possible, or wait a second.
 
         `exclusive`: no other daemon can be alive on this database, so the lease of a dead one is not waited for.
@@ -120,17 +133,15 @@ class Daemon:
             return
         if lease is None:
             self.condition.say(True, "standing by: another daemon holds the lease")
+            self._adopt(self._read_again())
             self._stop.wait(TICK_SECONDS)
             return
         log.info("lease taken", epoch=lease.epoch)
         self.metrics.active.set(1)
         self.metrics.epoch.set(lease.epoch)
-        delivery.hold(lease)
         source = self._make_source(self.config)
         try:
-            parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery)
-            Session(parts, lease, source, key).run(self._stop)
-            store.release(lease)
+            store.release(self._sessions(store, lease, source, key))
         except Fenced as error:
             self.metrics.fenced.inc()
             log.warning("lease lost: standing by", reason=str(error))
@@ -143,9 +154,49 @@ class Daemon:
                 store.release(lease)
             raise
         finally:
-            delivery.hold(None)
+            self._delivery.hold(None)
             self.metrics.active.set(0)
             source.close()
+
+    def _sessions(self, store: StateStore, lease: Lease, source: Source, key: bytes) -> Lease:
+        """One session, and another each time that a reload ended one; the lease as last renewed."""
+        while True:
+            self._delivery.hold(lease)
+            args = (self.config, self.clock, self.metrics, self.condition, store, self._delivery)
+            session = Session(Parts(*args, self._read_again, self._refused), lease, source, key)
+            session.run(self._stop)
+            lease = session.lease
+            if session.reloaded is None:
+                return lease
+            self._adopt(session.reloaded)
+            # What is being sent may take long to end; the loop and its lease do not wait for it.
+            self._delivery.hold(None)
+            threading.Thread(target=self._delivery.stop, name="delivery ends", daemon=True).start()
+            self._delivery = self._deliver(store)
+
+    def _read_again(self) -> Reloaded | None:
+        """The outcome of a reload, if one was asked for."""
+        if not self._reload.is_set() or self.config.file is None:
+            return None
+        self._reload.clear()
+        outcome = reload_config(self.config, self.config.file)
+        self.metrics.config_reload_success.set(float(outcome.config is not None and not outcome.refused))
+        for error in outcome.errors:
+            log.error("configuration not read again: the old one stays in force", reason=error)
+        for name in outcome.refused:
+            log.error(f"{name} cannot be changed by a reload: the old value stays in force until a restart")
+        if outcome.config is not None:
+            log.info("configuration read again", sha256=outcome.digest, changed=list(outcome.changed))
+        return outcome
+
+    def _adopt(self, outcome: Reloaded | None) -> None:
+        """Go on with a new configuration."""
+        if outcome is None or outcome.config is None:
+            return
+        self.config, self._refused = outcome.config, outcome.refused
+        self.metrics.limit(self.config.limits.series)
+        for sentence in without_effect(self.config):
+            log.warning(sentence)
 
     def _healthy(self) -> tuple[bool, str]:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""
@@ -166,6 +217,8 @@ def run_daemon(config: Config) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, daemon.reload)
     return daemon.run()
 
 

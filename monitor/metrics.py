@@ -77,7 +77,15 @@ class Metrics:
             ["receiver"],
             registry=r,
         )
+        self.config_reload_success = Gauge(
+            "modelwarden_config_reload_success", "1 while the file as last read is in force whole.", registry=r
+        )
+        self.config_reload_success.set(1)
         self.series_dropped = Counter("modelwarden_series_dropped", "Series refused by limits.series.", registry=r)
+
+    def limit(self, max_series: int) -> None:
+        """Admit this many series from now on; those that are there stay."""
+        self._max_series = max_series
 
     def admits(self, *series: str) -> bool:
         """Whether a series labelled by a model may be made: False, and counted, past `limits.series`."""

@@ -14,7 +14,7 @@ from detectors.base import Finding, Measure, Severity, SubjectRef
 DAEMON = "daemon"
 """Subject of these incidents."""
 QUIET_SECONDS = 3_600.0
-LASTING = ("reference:", "detector:", "anew:", "source:")
+LASTING = ("reference:", "detector:", "anew:", "source:", "config:")
 FADING = ("lost:", "unwatched")
 
 

@@ -150,6 +150,11 @@ class Pipeline:
         measure = Measure("source", reason[:400], 1.0, 0.0, "sources stopped", 1, at, at)
         self.health.tell("source:stopped", measure, at)
 
+    def note(self, act: AuditRow) -> None:
+        """Write an act into the audit log with the next commit."""
+        self._unit.audit.append(act)
+        self.urgent = True
+
     def tick(self, at: float) -> None:
         """Let time pass: every queued event is judged, and detectors hear the watermark."""
         self._now = at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +19,8 @@ from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline
+from monitor.reload import Reloaded
+from monitor.reload_notes import tell_reload, tell_restart
 from monitor.startup import claim_partitions, load_state
 from monitor.state.errors import StoreUnavailable
 from monitor.state.lease import Lease
@@ -66,6 +69,10 @@ class Parts:
     condition: Condition
     store: StateStore
     delivery: Delivery
+    reload: Callable[[], Reloaded | None] = lambda: None
+    """Reads the configuration again if somebody asked for that since the last call."""
+    refused: tuple[str, ...] = ()
+    """Keys whose new value waits for a restart."""
 
 
 class Session:
@@ -81,6 +88,8 @@ class Session:
         settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
         self.aligner = Aligner()
+        self.reloaded: Reloaded | None = None
+        """A new configuration: this session has ended for it, and the next one runs with it."""
         self._left: list[Polled] = []
         """What polls brought while the database was away."""
         self._shown_open: set[tuple[str, str, str]] = set()
@@ -88,8 +97,12 @@ class Session:
         self._last_tick = self._last_commit = self._last_renewal = self._last_discovery = now
 
     def run(self, stop: threading.Event) -> None:
-        """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
+        """Load, then poll, feed, tick and commit until stopped or `reloaded`; a last commit on the way out."""
+        if self.parts.refused:
+            tell_restart(self.pipeline, self.parts.refused, self.parts.clock.now())
         load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
+        self.parts.metrics.open.clear()
+        self._show_open()
         try:
             self._consume(stop)
         except SourceError as error:
@@ -99,11 +112,12 @@ class Session:
             raise
         self._tick()
         self._commit(stop)
-        log.info("committed and stopping", positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
+        doing = "committed and stopping" if self.reloaded is None else "committed: going on with the new configuration"
+        log.info(doing, positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
 
     def _consume(self, stop: threading.Event) -> None:
         owned = False
-        while not stop.is_set():
+        while not stop.is_set() and self.reloaded is None:
             self._keep_alive()
             owned = owned or self._own()
             if owned:
@@ -164,6 +178,7 @@ class Session:
         if now - self._last_tick >= TICK_SECONDS:
             self._last_tick = now
             self._tick()
+            self._reload()
             for command in self.parts.store.pending_commands():
                 self.pipeline.apply_command(command, self.parts.store.references)
             due = now - self._last_commit >= self.parts.config.store.commit_interval.total_seconds()
@@ -173,6 +188,15 @@ class Session:
         if now - self._last_discovery >= DISCOVER_SECONDS:
             self._last_discovery = now
             self._look_around()
+
+    def _reload(self) -> None:
+        """A valid configuration ends this session at a tick; whatever else was read leaves everything as it is."""
+        outcome = self.parts.reload()
+        if outcome is None:
+            return
+        tell_reload(self.pipeline, outcome, self.parts.clock.now())
+        if outcome.config is not None:
+            self.reloaded = outcome
 
     def _look_around(self) -> None:
         """New partitions, the condition of the brokers, lag. Each question may take seconds."""
