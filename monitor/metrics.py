@@ -39,6 +39,15 @@ class Metrics:
         self.lag = Gauge(
             "modelwarden_consumer_lag_records", "Records between position and end.", ["topic", "partition"], registry=r
         )
+        self.lag_records = Gauge(
+            "modelwarden_lag_records", "Records behind the end of the log.", ["topic", "partition"], registry=r
+        )
+        self.lag_seconds = Gauge(
+            "modelwarden_lag_seconds",
+            "Age of the last record taken, by the broker's time; 0 while nothing waits.",
+            ["topic", "partition"],
+            registry=r,
+        )
         self.last_record = Gauge(
             "modelwarden_last_record_processed_timestamp_seconds", "When a record was last processed.", registry=r
         )

@@ -14,6 +14,7 @@ from monitor.assembly import pipeline_settings
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.delivery import Delivery
+from monitor.flow import SUBJECT, Flow
 from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
@@ -87,7 +88,11 @@ class Session:
         self.pseudonyms = Pseudonyms(key, networks)
         settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
+        topics = [topic.name for topic in config.need_kafka().topics]
+        self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
         self.aligner = Aligner()
+        self._last_time: dict[TopicPartition, float] = {}
+        """The broker's time of the last record taken."""
         self.reloaded: Reloaded | None = None
         """A new configuration: this session has ended for it, and the next one runs with it."""
         self._left: list[Polled] = []
@@ -101,6 +106,7 @@ class Session:
         if self.parts.refused:
             tell_restart(self.pipeline, self.parts.refused, self.parts.clock.now())
         load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
+        self.flow.restore(self.parts.store.load_pages(SUBJECT, damaged=[]))
         self.parts.metrics.open.clear()
         self._show_open()
         try:
@@ -160,6 +166,7 @@ class Session:
         now = self.parts.clock.now()
         for partition, records in self.aligner.take(self.parts.clock.monotonic()):
             self.pipeline.feed(partition.topic, partition.partition, records)
+            self._last_time[partition] = records[-1].timestamp or now
             self.parts.metrics.last_record.set(now)
 
     def _take(self, polled: Polled) -> None:
@@ -209,11 +216,17 @@ class Session:
         self._show_lag()
 
     def _tick(self) -> None:
-        self.pipeline.tick(self.parts.clock.now())
+        now = self.parts.clock.now()
+        received: Counter[str] = Counter()
+        for (topic, _), place in self.pipeline.partitions.items():
+            received[topic] += place.counts.received
+        self.flow.tick(now, received)
+        self.pipeline.tick(now)
 
     def _commit(self, stop: threading.Event) -> None:
         """Store everything since the last commit in one transaction, however long the database takes to answer."""
         unit = self.pipeline.take_unit(self.parts.clock.now())
+        unit.pages += self.flow.dirty(unit.at)
         unit.identities = self.pseudonyms.take_new()
         begin = self.parts.clock.monotonic()
         self._store(unit, stop)
@@ -252,8 +265,16 @@ class Session:
             self._say_condition()
 
     def _show_lag(self) -> None:
+        metrics, now = self.parts.metrics, self.parts.clock.now()
+        behind: Counter[str] = Counter()
         for partition, lag in self.source.lag().items():
-            self.parts.metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
+            behind[partition.topic] += lag
+            labels = partition.topic, str(partition.partition)
+            metrics.lag.labels(*labels).set(lag)
+            metrics.lag_records.labels(*labels).set(lag)
+            last = self._last_time.get(partition)
+            metrics.lag_seconds.labels(*labels).set(max(0.0, now - last) if lag and last is not None else 0.0)
+        self.flow.lag(now, behind)
 
     def _show_open(self) -> None:
         metrics = self.parts.metrics
