@@ -21,6 +21,7 @@ from monitor.assembly import identity_key, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
 from monitor.config import AlertmanagerReceiver, Config
 from monitor.delivery import AlertmanagerTarget, Delivery
+from monitor.dry_run import DryRun
 from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
@@ -56,6 +57,7 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._refused: tuple[str, ...] = ()
+        self._dry_run = DryRun(config, self.clock.now())
 
     def stop(self, *_: Any) -> None:
         """Ask the daemon to commit and end. Safe in a signal handler."""
@@ -110,6 +112,7 @@ class Daemon:
             self._delivery.stop()
             server.stop()
             store.close()
+        self._dry_run.tell(self.clock.now())
         log.info("stopped")
         return 0
 
@@ -163,7 +166,7 @@ class Daemon:
         while True:
             self._delivery.hold(lease)
             args = (self.config, self.clock, self.metrics, self.condition, store, self._delivery)
-            session = Session(Parts(*args, self._read_again, self._refused), lease, source, key)
+            session = Session(Parts(*args, self._read_again, self._refused, self._dry_run), lease, source, key)
             session.run(self._stop)
             lease = session.lease
             if session.reloaded is None:
@@ -193,7 +196,9 @@ class Daemon:
         """Go on with a new configuration."""
         if outcome is None or outcome.config is None:
             return
+        self._dry_run.tell(self.clock.now())
         self.config, self._refused = outcome.config, outcome.refused
+        self._dry_run.config = self.config
         self.metrics.limit(self.config.limits.series)
         for sentence in without_effect(self.config):
             log.warning(sentence)

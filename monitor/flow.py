@@ -82,6 +82,12 @@ class Flow:
         self._stored, self._changed = at, False
         return [StatePage(SUBJECT, DETECTOR, "", name, _VERSION, _page(t)) for name, t in self._topics.items()]
 
+    def own(self, received: Mapping[str, int]) -> None:
+        """Reading begins, or goes on with more partitions: what they have received so far is not new."""
+        for name, number in received.items():
+            if name in self._topics:
+                self._topics[name].received = number
+
     def tick(self, at: float, received: Mapping[str, int]) -> None:
         """Time passes. `received` counts the records of each topic since its first start; of those owned."""
         passed = min(max(0.0, at - self._ticked), STEP)

@@ -14,6 +14,7 @@ from monitor.assembly import pipeline_settings
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.delivery import Delivery
+from monitor.dry_run import DryRun
 from monitor.flow import SUBJECT, Flow
 from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key
@@ -74,6 +75,7 @@ class Parts:
     """Reads the configuration again if somebody asked for that since the last call."""
     refused: tuple[str, ...] = ()
     """Keys whose new value waits for a restart."""
+    dry_run: DryRun | None = None
 
 
 class Session:
@@ -107,6 +109,8 @@ class Session:
             tell_restart(self.pipeline, self.parts.refused, self.parts.clock.now())
         load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
         self.flow.restore(self.parts.store.load_pages(SUBJECT, damaged=[]))
+        if self.parts.dry_run is not None:
+            self.parts.dry_run.known(self.pipeline.book.open())
         self.parts.metrics.open.clear()
         self._show_open()
         try:
@@ -150,6 +154,7 @@ class Session:
             return False
         # The source goes back to what the pipeline has taken; records and losses that waited come again.
         self._left.clear()
+        self.flow.own(self._received())
         self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.parts.clock.monotonic())
         self._say_condition()
         return True
@@ -217,10 +222,7 @@ class Session:
 
     def _tick(self) -> None:
         now = self.parts.clock.now()
-        received: Counter[str] = Counter()
-        for (topic, _), place in self.pipeline.partitions.items():
-            received[topic] += place.counts.received
-        self.flow.tick(now, received)
+        self.flow.tick(now, self._received())
         self.pipeline.tick(now)
 
     def _commit(self, stop: threading.Event) -> None:
@@ -236,6 +238,8 @@ class Session:
         metrics.commits.inc()
         metrics.commit_seconds.observe(now - begin)
         metrics.last_commit.set(self.parts.clock.now())
+        if self.parts.dry_run is not None:
+            self.parts.dry_run.note(unit.incidents, self.parts.clock.now())
         if unit.incidents:
             self.parts.delivery.wake()
             self._show_open()
@@ -263,6 +267,13 @@ class Session:
         if paused:
             self.source.resume()
             self._say_condition()
+
+    def _received(self) -> Counter[str]:
+        """Records of each topic since its first start."""
+        received: Counter[str] = Counter()
+        for (topic, _), place in self.pipeline.partitions.items():
+            received[topic] += place.counts.received
+        return received
 
     def _show_lag(self) -> None:
         metrics, now = self.parts.metrics, self.parts.clock.now()

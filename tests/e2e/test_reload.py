@@ -85,6 +85,7 @@ def test_sighup(deployment: Deployment) -> None:
         assert log.count("lease taken") == 1
         daemon.stop()
         assert daemon.returncode == 0
+        assert "notify is off: would have paged" in daemon.log.read_text("utf-8")
     acts = audited(deployment)
     assert [a["changed"] for a in acts] == [["budget.drift", "models.credit-risk", "models.m"], ["notify"]]
     assert acts[1]["refused"] == ["api.listen"]
