@@ -115,6 +115,11 @@ class Panel:
         self._latches_changed = False
         self._health_changed = False
 
+    @property
+    def running(self) -> list[str]:
+        """Detectors that were made; a failed one is among them."""
+        return [runner.detector.name for runner in self._runners]
+
     def detect(self, batch: Batch, report: Report) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.
 
