@@ -22,6 +22,12 @@ _WORDS = {
     "sd": "spread (sd)",
     "rate": "rate",
 }
+_FLOW = {
+    "silence": "no data on topic {name} for {now} min (longest gap before: {before} min)",
+    "lag": "topic {name} is {now} records behind, {before} before",
+    "growth": "{name}: {now} records a second",
+}
+"""Sentences about the monitor's own input, by statistic."""
 
 
 def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
@@ -61,6 +67,9 @@ def _name(measure: Measure) -> str:
 
 
 def _part(measure: Measure) -> str:
+    if measure.statistic in _FLOW:
+        name, now, before = _name(measure), number(measure.observed), number(measure.expected)
+        return _FLOW[measure.statistic].format(name=name, now=now, before=before)
     what = _WORDS.get(measure.unit, measure.unit)
     statistic = measure.statistic.replace("_", " ")
     subject = (

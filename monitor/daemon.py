@@ -21,6 +21,7 @@ from monitor.assembly import identity_key, source_topics, without_effect
 from monitor.clock import Clock, SystemClock
 from monitor.config import Config
 from monitor.delivery import Delivery
+from monitor.dry_run import DryRun
 from monitor.housekeeping import Housekeeping
 from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
@@ -28,9 +29,11 @@ from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
 from monitor.outgoing import policy_of
 from monitor.receivers import alertmanagers, webhook_workers
+from monitor.reload import Reloaded, reload_config
 from monitor.serve.http import HttpServer, make_app
 from monitor.session import LEASE_SECONDS, RETRY_SECONDS, TICK_SECONDS, Condition, Parts, Session
 from monitor.state.errors import Conflict, Fenced, StoreError, StoreUnavailable
+from monitor.state.lease import Lease
 from monitor.state.lock import daemon_lock
 from monitor.state.store import StateStore, open_store
 
@@ -57,10 +60,17 @@ class Daemon:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         self._make_source = make_source or kafka_source
         self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._refused: tuple[str, ...] = ()
+        self._dry_run = DryRun(config, self.clock.now())
 
     def stop(self, *_: Any) -> None:
         """Ask the daemon to commit and end. Safe in a signal handler."""
         self._stop.set()
+
+    def reload(self, *_: Any) -> None:
+        """Ask the daemon to read its configuration again. Safe in a signal handler."""
+        self._reload.set()
 
     def run(self) -> int:
         """Serve until stopped; 0. Errors that a restart cannot mend are raised."""
@@ -95,11 +105,8 @@ class Daemon:
     def _serve(self, store: StateStore, key: bytes, exclusive: bool) -> int:
         listen = self.config.api.listen
         server = HttpServer(make_app(self.metrics, self._healthy, self._ready), listen.host, listen.port)
-        wanted = policy_of(self.config).sends
-        workers = webhook_workers(self.config, store, self.metrics, self.clock, key)
-        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers)
+        self._delivery = self._deliver(store, key)
         server.start()
-        delivery.start()
         keeping = Housekeeping(store, lambda: self.config, self.metrics, self.clock, self._well)
         keeping.start()
         for sentence in without_effect(self.config):
@@ -107,16 +114,25 @@ class Daemon:
         log.info("serving", address=f"http://{server.address[0]}:{server.address[1]}", holder=self.holder)
         try:
             while not self._stop.is_set():
-                self._turn(store, key, delivery, keeping, exclusive)
+                self._turn(store, key, keeping, exclusive)
         finally:
             keeping.stop()
-            delivery.stop()
+            self._delivery.stop()
             server.stop()
             store.close()
+        self._dry_run.tell(self.clock.now())
         log.info("stopped")
         return 0
 
-    def _turn(self, store: StateStore, key: bytes, delivery: Delivery, keeping: Housekeeping, exclusive: bool) -> None:
+    def _deliver(self, store: StateStore, key: bytes) -> Delivery:
+        """What tells receivers, as the configuration in force says; started."""
+        wanted = policy_of(self.config).sends
+        workers = webhook_workers(self.config, store, self.metrics, self.clock, key)
+        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers)
+        delivery.start()
+        return delivery
+
+    def _turn(self, store: StateStore, key: bytes, keeping: Housekeeping, exclusive: bool) -> None:
         """Take the lease and hold it as long as possible, or wait a second.
 
         `exclusive`: no other daemon can be alive on this database, so the lease of a dead one is not waited for.
@@ -130,19 +146,17 @@ class Daemon:
             return
         if lease is None:
             self.condition.say(True, "standing by: another daemon holds the lease")
+            self._adopt(self._read_again())
             self._stop.wait(TICK_SECONDS)
             return
         log.info("lease taken", epoch=lease.epoch)
         self.metrics.active.set(1)
         self.metrics.epoch.set(lease.epoch)
-        delivery.hold(lease)
         keeping.hold(lease)
         source: Source | None = None
         try:
             source = self._make_source(self.config)
-            parts = Parts(self.config, self.clock, self.metrics, self.condition, store, delivery, keeping.troubles)
-            Session(parts, lease, source, key).run(self._stop)
-            store.release(lease)
+            store.release(self._sessions(store, lease, source, key, keeping))
         except Fenced as error:
             self.metrics.fenced.inc()
             log.warning("lease lost: standing by", reason=str(error))
@@ -155,11 +169,64 @@ class Daemon:
                 store.release(lease)
             raise
         finally:
-            delivery.hold(None)
+            self._delivery.hold(None)
             keeping.hold(None)
             self.metrics.active.set(0)
             if source is not None:
                 source.close()
+
+    def _sessions(self, store: StateStore, lease: Lease, source: Source, key: bytes, keeping: Housekeeping) -> Lease:
+        """One session, and another each time that a reload ended one; the lease as last renewed."""
+        while True:
+            self._delivery.hold(lease)
+            parts = Parts(
+                config=self.config,
+                clock=self.clock,
+                metrics=self.metrics,
+                condition=self.condition,
+                store=store,
+                delivery=self._delivery,
+                troubles=keeping.troubles,
+                reload=self._read_again,
+                refused=self._refused,
+                dry_run=self._dry_run,
+            )
+            session = Session(parts, lease, source, key)
+            session.run(self._stop)
+            lease = session.lease
+            if session.reloaded is None:
+                return lease
+            self._adopt(session.reloaded)
+            # What is being sent may take long to end; the loop and its lease do not wait for it.
+            self._delivery.hold(None)
+            threading.Thread(target=self._delivery.stop, name="delivery ends", daemon=True).start()
+            self._delivery = self._deliver(store, key)
+
+    def _read_again(self) -> Reloaded | None:
+        """The outcome of a reload, if one was asked for."""
+        if not self._reload.is_set() or self.config.file is None:
+            return None
+        self._reload.clear()
+        outcome = reload_config(self.config, self.config.file)
+        self.metrics.config_reload_success.set(float(outcome.config is not None and not outcome.refused))
+        for error in outcome.errors:
+            log.error("configuration not read again: the old one stays in force", reason=error)
+        for name in outcome.refused:
+            log.error(f"{name} cannot be changed by a reload: the old value stays in force until a restart")
+        if outcome.config is not None:
+            log.info("configuration read again", sha256=outcome.digest, changed=list(outcome.changed))
+        return outcome
+
+    def _adopt(self, outcome: Reloaded | None) -> None:
+        """Go on with a new configuration."""
+        if outcome is None or outcome.config is None:
+            return
+        self._dry_run.tell(self.clock.now())
+        self.config, self._refused = outcome.config, outcome.refused
+        self._dry_run.config = self.config
+        self.metrics.limit(self.config.limits.series)
+        for sentence in without_effect(self.config):
+            log.warning(sentence)
 
     def _healthy(self) -> tuple[bool, str]:
         """Alive as long as the loop comes round, whatever the state of brokers and databases."""
@@ -184,6 +251,8 @@ def run_daemon(config: Config) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, daemon.reload)
     return daemon.run()
 
 

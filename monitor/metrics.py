@@ -60,6 +60,15 @@ class Metrics:
         self.lag = Gauge(
             "modelwarden_consumer_lag_records", "Records between position and end.", ["topic", "partition"], registry=r
         )
+        self.lag_records = Gauge(
+            "modelwarden_lag_records", "Records behind the end of the log.", ["topic", "partition"], registry=r
+        )
+        self.lag_seconds = Gauge(
+            "modelwarden_lag_seconds",
+            "Age of the last record taken, by the broker's time; 0 while nothing waits.",
+            ["topic", "partition"],
+            registry=r,
+        )
         self.last_record = Gauge(
             "modelwarden_last_record_processed_timestamp_seconds", "When a record was last processed.", registry=r
         )
@@ -147,7 +156,15 @@ class Metrics:
         )
         self.rows_removed = Counter("modelwarden_rows_removed", "Rows past retention.", ["table"], registry=r)
         self.database_bytes = Gauge("modelwarden_database_bytes", "Size of the database.", registry=r)
+        self.config_reload_success = Gauge(
+            "modelwarden_config_reload_success", "1 while the file as last read is in force whole.", registry=r
+        )
+        self.config_reload_success.set(1)
         self.series_dropped = Counter("modelwarden_series_dropped", "Series refused by limits.series.", registry=r)
+
+    def limit(self, max_series: int) -> None:
+        """Admit this many series from now on; those that are there stay."""
+        self._max_series = max_series
 
     def admits(self, *series: str) -> bool:
         """Whether a series labelled by a model may be made: False, and counted, past `limits.series`."""

@@ -14,7 +14,7 @@ from detectors.base import Finding, Measure, Severity, SubjectRef
 DAEMON = "daemon"
 """Subject of these incidents."""
 QUIET_SECONDS = 3_600.0
-LASTING = ("reference:", "detector:", "anew:", "source:", "task:")
+LASTING = ("reference:", "detector:", "anew:", "source:", "task:", "config:")
 FADING = ("lost:", "unwatched")
 
 
@@ -30,11 +30,18 @@ class OwnHealth:
         """A session begins: what is open was last seen now."""
         self._last = dict.fromkeys(self._last, at)
 
-    def tell(self, cause: str, measure: Measure, at: float, severity: Severity = "warning") -> None:
-        """Something is wrong. `cause` begins with one of LASTING or FADING."""
+    def tell(
+        self,
+        cause: str,
+        measure: Measure,
+        at: float,
+        severity: Severity = "warning",
+        more: tuple[Measure, ...] = (),
+    ) -> None:
+        """Something is wrong. `cause` begins with one of LASTING or FADING, or whoever tells says when it is `over`."""
         self._last[cause] = at
         self._raised.add(cause)
-        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure,)))
+        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more)))
 
     def touch(self, cause: str, at: float) -> bool:
         """It happened again: true where that is known already, and only the time is new."""
@@ -42,6 +49,10 @@ class OwnHealth:
             return False
         self._last[cause] = at
         return True
+
+    def causes(self) -> list[str]:
+        """What is open."""
+        return list(self._last)
 
     def over(self, cause: str, at: float) -> None:
         """It is mended: close it."""
@@ -80,7 +91,7 @@ class OwnHealth:
             row=-1,
             position=0,
             subjects=tuple(SubjectRef("series", m.stream) for m in measures),
-            onset=at,
+            onset=min((m.since for m in measures), default=at),
             measures=measures,
             cause=cause,
             action="open" if action == "open" else "recover",

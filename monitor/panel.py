@@ -139,6 +139,11 @@ class Panel:
             return "off"
         return "calibrating" if log.calibrating else "watching"
 
+    @property
+    def running(self) -> list[str]:
+        """Detectors that were made; a failed one is among them."""
+        return [runner.detector.name for runner in self._runners]
+
     def detect(self, batch: Batch, report: Report) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.
 

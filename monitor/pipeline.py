@@ -175,6 +175,11 @@ class Pipeline:
         measure = Measure("housekeeping", where, float(failures), 0.0, "failures in a row", failures, at, at)
         self.health.tell(f"task:{task}", measure, at)
 
+    def note(self, act: AuditRow) -> None:
+        """Write an act into the audit log with the next commit."""
+        self._unit.audit.append(act)
+        self.urgent = True
+
     def tick(self, at: float) -> None:
         """Let time pass: every queued event is judged, and detectors hear the watermark."""
         self._now = at

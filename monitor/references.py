@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -16,6 +16,7 @@ from monitor.intake.events import Event, EventType, Record, Rejected
 from monitor.intake.formats.base import Format, TopicRules
 from monitor.state.codec import decode, encode
 from monitor.state.unit import ReferenceRow
+from monitor.tabular import TableError, is_table, table_lines
 from monitor.watch import pack_rows, slim, unpack_rows
 
 MAX_ROWS = 50_000
@@ -29,8 +30,10 @@ class ReferenceFileError(ValueError):
     """A reference file that cannot be used. The text names the file, the line and the mend."""
 
 
-def read_reference(path: Path, format_: Format, rules: TopicRules) -> list[Event]:
-    """The prediction rows of a reference file (JSON lines, plain or gz), in the order they stand in.
+def read_reference(
+    path: Path, format_: Format, rules: TopicRules, progress: Callable[[int], None] = lambda rows: None
+) -> list[Event]:
+    """The prediction rows of a reference file (JSON lines, plain or gz; CSV, Parquet), in the order they stand in.
 
     Rows may lack time, model and event id. ReferenceFileError for an unreadable file, a bad row or no rows.
     """
@@ -42,6 +45,8 @@ def read_reference(path: Path, format_: Format, rules: TopicRules) -> list[Event
             events = format_.decode(record, rules).events
         except Rejected as error:
             raise ReferenceFileError(f"{path}:{number}: {error}") from error
+        if number % 1_000 == 0:
+            progress(number)
         rows += [slim(e) for e in events if e.type is EventType.PREDICTION]
         if len(rows) >= MAX_ROWS:
             break
@@ -105,9 +110,14 @@ def in_force(stored: Sequence[V]) -> V | None:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
+        if is_table(path):
+            yield from table_lines(path, MAX_ROWS)
+            return
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for line in file:
                 if line.strip():
                     yield line
+    except TableError as error:
+        raise ReferenceFileError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ReferenceFileError(f"{path} cannot be read: {error}") from error

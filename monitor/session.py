@@ -14,11 +14,15 @@ from monitor.assembly import pipeline_settings
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.delivery import Delivery
+from monitor.dry_run import DryRun
+from monitor.flow import SUBJECT, Flow
 from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline
+from monitor.reload import Reloaded
+from monitor.reload_notes import tell_reload, tell_restart
 from monitor.schedule import Trouble
 from monitor.startup import claim_partitions, load_state
 from monitor.state.errors import StoreUnavailable
@@ -72,6 +76,11 @@ class Parts:
     delivery: Delivery
     troubles: Callable[[], Sequence[Trouble]] = tuple
     """What changed with the daemon's recurring tasks since the last call."""
+    reload: Callable[[], Reloaded | None] = lambda: None
+    """Reads the configuration again if somebody asked for that since the last call."""
+    refused: tuple[str, ...] = ()
+    """Keys whose new value waits for a restart."""
+    dry_run: DryRun | None = None
 
 
 class Session:
@@ -86,7 +95,13 @@ class Session:
         self.pseudonyms = Pseudonyms(key, networks)
         settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
+        topics = [topic.name for topic in config.need_kafka().topics]
+        self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
         self.aligner = Aligner()
+        self._last_time: dict[TopicPartition, float] = {}
+        """The broker's time of the last record taken."""
+        self.reloaded: Reloaded | None = None
+        """A new configuration: this session has ended for it, and the next one runs with it."""
         self._left: list[Polled] = []
         """What polls brought while the database was away."""
         self._shown_open: set[tuple[str, str, str]] = set()
@@ -95,8 +110,15 @@ class Session:
         self._last_refresh = now
 
     def run(self, stop: threading.Event) -> None:
-        """Load, then poll, feed, tick and commit until stopped; a last commit on the way out."""
+        """Load, then poll, feed, tick and commit until stopped or `reloaded`; a last commit on the way out."""
+        if self.parts.refused:
+            tell_restart(self.pipeline, self.parts.refused, self.parts.clock.now())
         load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
+        self.flow.restore(self.parts.store.load_pages(SUBJECT, damaged=[]))
+        if self.parts.dry_run is not None:
+            self.parts.dry_run.known(self.pipeline.book.open())
+        self.parts.metrics.open.clear()
+        self._show_open()
         try:
             self._consume(stop)
         except SourceError as error:
@@ -106,11 +128,12 @@ class Session:
             raise
         self._tick()
         self._commit(stop)
-        log.info("committed and stopping", positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
+        doing = "committed and stopping" if self.reloaded is None else "committed: going on with the new configuration"
+        log.info(doing, positions={f"{t}/{p}": o for (t, p), o in self.pipeline.positions().items()})
 
     def _consume(self, stop: threading.Event) -> None:
         owned = False
-        while not stop.is_set():
+        while not stop.is_set() and self.reloaded is None:
             self._keep_alive()
             owned = owned or self._own()
             if owned:
@@ -137,6 +160,7 @@ class Session:
             return False
         # The source goes back to what the pipeline has taken; records and losses that waited come again.
         self._left.clear()
+        self.flow.own(self._received())
         self.aligner.own([TopicPartition(*key) for key in self.pipeline.partitions], self.parts.clock.monotonic())
         self._say_condition()
         return True
@@ -154,6 +178,7 @@ class Session:
         now = self.parts.clock.now()
         for partition, records in self.aligner.take(self.parts.clock.monotonic()):
             self.pipeline.feed(partition.topic, partition.partition, records)
+            self._last_time[partition] = records[-1].timestamp or now
             self.parts.metrics.last_record.set(now)
 
     def _take(self, polled: Polled) -> None:
@@ -172,6 +197,7 @@ class Session:
         if now - self._last_tick >= TICK_SECONDS:
             self._last_tick = now
             self._tick()
+            self._reload()
             for command in self.parts.store.pending_commands():
                 self.pipeline.apply_command(command, self.parts.store.references)
             due = now - self._last_commit >= self.parts.config.store.commit_interval.total_seconds()
@@ -185,6 +211,15 @@ class Session:
             self._last_discovery = now
             self._look_around()
 
+    def _reload(self) -> None:
+        """A valid configuration ends this session at a tick; whatever else was read leaves everything as it is."""
+        outcome = self.parts.reload()
+        if outcome is None:
+            return
+        tell_reload(self.pipeline, outcome, self.parts.clock.now())
+        if outcome.config is not None:
+            self.reloaded = outcome
+
     def _look_around(self) -> None:
         """New partitions, the condition of the brokers, lag. Each question may take seconds."""
         found = set(self.source.discover())
@@ -196,13 +231,16 @@ class Session:
         self._show_lag()
 
     def _tick(self) -> None:
+        now = self.parts.clock.now()
         for trouble in self.parts.troubles():
-            self.pipeline.task_trouble(trouble.task, trouble.reason, trouble.failures, self.parts.clock.now())
-        self.pipeline.tick(self.parts.clock.now())
+            self.pipeline.task_trouble(trouble.task, trouble.reason, trouble.failures, now)
+        self.flow.tick(now, self._received())
+        self.pipeline.tick(now)
 
     def _commit(self, stop: threading.Event) -> None:
         """Store everything since the last commit in one transaction, however long the database takes to answer."""
         unit = self.pipeline.take_unit(self.parts.clock.now())
+        unit.pages += self.flow.dirty(unit.at)
         unit.identities = self.pseudonyms.take_new()
         begin = self.parts.clock.monotonic()
         self._store(unit, stop)
@@ -212,6 +250,8 @@ class Session:
         metrics.commits.inc()
         metrics.commit_seconds.observe(now - begin)
         metrics.last_commit.set(self.parts.clock.now())
+        if self.parts.dry_run is not None:
+            self.parts.dry_run.note(unit.incidents, self.parts.clock.now())
         if unit.incidents:
             self.parts.delivery.wake()
             self._show_open()
@@ -240,9 +280,24 @@ class Session:
             self.source.resume()
             self._say_condition()
 
+    def _received(self) -> Counter[str]:
+        """Records of each topic since its first start."""
+        received: Counter[str] = Counter()
+        for (topic, _), place in self.pipeline.partitions.items():
+            received[topic] += place.counts.received
+        return received
+
     def _show_lag(self) -> None:
+        metrics, now = self.parts.metrics, self.parts.clock.now()
+        behind: Counter[str] = Counter()
         for partition, lag in self.source.lag().items():
-            self.parts.metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
+            behind[partition.topic] += lag
+            labels = partition.topic, str(partition.partition)
+            metrics.lag.labels(*labels).set(lag)
+            metrics.lag_records.labels(*labels).set(lag)
+            last = self._last_time.get(partition)
+            metrics.lag_seconds.labels(*labels).set(max(0.0, now - last) if lag and last is not None else 0.0)
+        self.flow.lag(now, behind)
 
     def _show_open(self) -> None:
         metrics = self.parts.metrics

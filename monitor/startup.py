@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from monitor import flow
 from monitor.assembly import reference_file, reference_rules
 from monitor.clock import Clock
 from monitor.config import Config
@@ -43,7 +44,7 @@ def load_state(
             pipeline.reference_unusable(watch, str(error), clock.now())
         keep_alive()
     damaged: list[DamagedPage] = []
-    stored = store.load_pages(damaged=damaged)
+    stored = [page for page in store.load_pages(damaged=damaged) if page.subject != flow.SUBJECT]
     pages = pipeline.restore_pairings(stored, {d.subject: d.error for d in damaged})
     rows = store.load_subjects()
     counted = {row.subject: row for row in rows if not row.unwatched}

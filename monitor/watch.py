@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,6 +63,14 @@ class Prepared:
 
     schema: Schema
     reference: Reference
+
+
+class Learning(NamedTuple):
+    """A provisional reference in the making; `expected_end` in epoch seconds, NaN while nothing tells it."""
+
+    rows: int
+    of: int
+    expected_end: float
 
 
 class Watch:
@@ -161,6 +169,14 @@ class Watch:
         if self.panel is not None and self._schema is not None:
             empty = build_batch(self.subject, self._judged, [], [], self._schema)
             self.panel.advance(self.watermark, empty, lambda finding, source: report(self, finding, source))
+
+    @property
+    def learning(self) -> Learning:
+        """How far the provisional reference is, and when it will be complete if events come as they did."""
+        n, times = len(self._learning), [event.time for event in self._learning]
+        span = max(times) - min(times) if n > 1 else 0.0
+        end = max(times) + span / (n - 1) * (PROVISIONAL_ROWS - n) if span > 0 else float("nan")
+        return Learning(n, PROVISIONAL_ROWS, end)
 
     def row(self) -> SubjectRow:
         """Counts and condition as `status` shows them."""

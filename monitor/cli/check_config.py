@@ -67,7 +67,7 @@ def _receivers(config: Config) -> Iterator[str]:
     if not config.receivers:
         yield "receivers: none; incidents are stored and nobody is told"
     if not config.notify:
-        yield "notify: off; nobody is told"
+        yield "notify: off; nobody is told, `status` and `incidents list` show who would have been"
     for name, receiver in config.receivers.items():
         if not isinstance(receiver, WebhookReceiver):
             continue

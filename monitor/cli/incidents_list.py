@@ -40,16 +40,23 @@ def incidents_list(
         _check_kind(kind)
     from alerts.render import incident_json, pseudonyms_in
     from monitor.cli.stored import resolver, stored
+    from monitor.dry_run import would_page
 
     wanted = [s.value for s in (status or (_NOT_RESOLVED if unresolved else []))]
     with stored(settings) as store:
         found = store.incidents(status=wanted, model=model, kind=kind, limit=limit)
         resolve = resolver(settings, store, (name for incident in found for name in pseudonyms_in(incident)))
-    rows = [incident_json(incident, resolve) for incident in found]
+    told = [would_page(settings, incident) for incident in found]
+    rows = [
+        incident_json(incident, resolve) | {"would_page": bool(names), "would_page_to": names}
+        for incident, names in zip(found, told, strict=True)
+    ]
     if output is Output.JSON:
         print_json(rows)
     elif rows:
         print_table("", ("id", "severity", "kind", "model", "status", "opened", "subjects", "why"), map(_row, rows))
+        if any(told):
+            print_line(f"notify: off. {sum(map(bool, told)):,} of these would have paged (*).")
     else:
         print_line("No open incidents." if unresolved else "No incidents.")
 
@@ -66,5 +73,5 @@ def _row(row: dict[str, Any]) -> tuple[object, ...]:
     more = len(row["subjects"]) - 3
     if more > 0:
         subjects += f" and {more} more"
-    names = "id", "severity", "kind", "model", "status"
-    return *(row[name] for name in names), when(row["opened_at"]), subjects, row["why"]
+    severity = f"{row['severity']} *" if row["would_page"] else row["severity"]
+    return row["id"], severity, row["kind"], row["model"], row["status"], when(row["opened_at"]), subjects, row["why"]

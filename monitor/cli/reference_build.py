@@ -6,8 +6,9 @@ import gzip
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def reference_build(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Predictions as JSON lines, plain or .gz.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Predictions as JSON lines or CSV (plain or .gz), or Parquet.")
+    ],
     model: Annotated[str, typer.Option(help="Name of the model.")],
     tenant: Annotated[str, typer.Option(help="Its tenant.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reference here; new, or .gz.")] = None,
@@ -45,7 +48,8 @@ def reference_build(
     from monitor.watch import Watch
 
     settings = settings or Config()
-    rows = read_reference(file, formats()["native"], reference_rules(settings))
+    with _progress(MAX_ROWS) as progress:
+        rows = read_reference(file, formats()["native"], reference_rules(settings), progress)
     entry = settings.model_settings(model, tenant)
     watch = Watch(f"model:{tenant}/{model}", model, tenant, watch_settings(entry, settings.detectors))
     reference = watch.prepare(rows, entry.reference_is).reference
@@ -59,6 +63,20 @@ def reference_build(
         print_json(summary)
     else:
         _print(file, summary)
+
+
+@contextmanager
+def _progress(most: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda rows: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading rows", total=most)
+        yield lambda rows: bar.update(task, completed=rows)
 
 
 def _print(file: Path, summary: dict[str, Any]) -> None:

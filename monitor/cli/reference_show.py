@@ -10,12 +10,14 @@ import typer
 from monitor.cli.failures import CommandError
 from monitor.cli.options import ConfigFile, Output, OutputFormat, need_config
 from monitor.cli.output import print_json, print_line, print_table, when
+from monitor.cli.reference_paging import learning, while_learning, with_reference
 
 if TYPE_CHECKING:
     from monitor.config import Config
     from monitor.panel import Panel
     from monitor.state.references import StoredReference
     from monitor.state.store import StateStore
+    from monitor.watch import Watch
 
 
 def reference_show(
@@ -57,31 +59,48 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
         "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
         "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
         "not_running": {},
+        "learning": None,
+        "detectors": [],
     }
     if now is None:
+        shown["learning"] = learning(_watch(config, store, subject, None).learning)
+        shown["detectors"] = while_learning(shown["learning"])
         return shown
     shown["waiting"] = [v for v in shown["waiting"] if v != now.version]
     panel, anew = _panel(config, store, subject, now)
     shown["budget"] |= {"spent": None if anew else panel.account.alarms, "detectors": _detectors(panel)}
     shown["not_running"] = panel.off
+    cause = f"detector:{subject}:"
+    stopped = {i.cause.removeprefix(cause) for i in store.open_incidents() if i.cause.startswith(cause)}
+    shown["detectors"] = with_reference(panel, 0 if counted is None else counted.predictions, stopped)
     return shown
 
 
 def _panel(config: Config, store: StateStore, subject: str, version: StoredReference) -> tuple[Panel, bool]:
     """The detectors as the daemon has them at its next start; True when the account then starts anew."""
-    from monitor.assembly import watch_settings
     from monitor.panel import ACCOUNT
+
+    pages = store.load_pages(subject, damaged=[])
+    watch = _watch(config, store, subject, version)
+    assert watch.panel is not None
+    restored = watch.restore(pages)
+    known = any(page.detector == ACCOUNT for page in pages)
+    return watch.panel, known and bool(restored.anew)
+
+
+def _watch(config: Config, store: StateStore, subject: str, version: StoredReference | None) -> Watch:
+    """The model with this reference and nothing seen; without one, with what it has learnt for its own."""
+    from monitor.assembly import watch_settings
     from monitor.references import origin_of, rows_of
     from monitor.watch import Watch
 
     tenant, _, model = subject.removeprefix("model:").rpartition("/")
     watch = Watch(subject, model, tenant, watch_settings(config.model_settings(model, tenant), config.detectors))
-    watch.use(watch.prepare(rows_of(version.reference), origin_of(version.reference)))
-    assert watch.panel is not None
-    pages = store.load_pages(subject, damaged=[])
-    restored = watch.restore(pages)
-    known = any(page.detector == ACCOUNT for page in pages)
-    return watch.panel, known and bool(restored.anew)
+    if version is None:
+        watch.restore(store.load_pages(subject, damaged=[]))
+    else:
+        watch.use(watch.prepare(rows_of(version.reference), origin_of(version.reference)))
+    return watch
 
 
 def _reference(version: StoredReference) -> dict[str, Any]:
@@ -121,6 +140,7 @@ def _print(found: dict[str, Any]) -> None:
         print_line(
             "Reference: none yet; its first events become a provisional one, or give it one in the configuration."
         )
+        _print_detectors(found["detectors"])
         return
     how = f"approved by {reference['approved_by']} {when(reference['approved_at'])}"
     how = how if reference["approved"] else "provisional: reference approve puts it in force for good"
@@ -139,5 +159,11 @@ def _print(found: dict[str, Any]) -> None:
         for d in budget["detectors"]
     )  # fmt: skip
     print_table("Detectors", ("detector", "share of budget", "#streams", "by kind"), rows)
-    for detector, why in found["not_running"].items():
-        print_line(f"{detector} does not run: {why}")
+    _print_detectors(found["detectors"])
+
+
+def _print_detectors(detectors: list[dict[str, Any]]) -> None:
+    rows = (
+        (d["detector"], "on" if d["runs"] else "off", d["can_page"], d["from"] or "", d["reason"]) for d in detectors
+    )
+    print_table("What can page", ("detector", "state", "can page", "from about", "reason"), rows)

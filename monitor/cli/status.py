@@ -14,10 +14,14 @@ def status(config: ConfigFile = None, output: OutputFormat = Output.TABLE) -> No
     Models, topics, the active daemon and messages, from the database alone.
     """
     settings = need_config(config)
+    from time import time
+
     from monitor.cli.stored import stored
+    from monitor.dry_run import report
 
     with stored(settings) as store:
-        found = store.status()
+        incidents = [] if settings.notify else store.incidents()
+        found = store.status() | {"dry_run": report(settings, incidents, time())}
     if output is Output.JSON:
         print_json(found)
     else:
@@ -42,6 +46,14 @@ def _print(found: dict[str, Any]) -> None:
     print_line(
         f"Messages: {outbox['pending']:,} pending, {outbox['delivered']:,} delivered, {outbox['failed']:,} failed"
     )
+    if found["dry_run"] is not None:
+        _print_dry_run(found["dry_run"])
+
+
+def _print_dry_run(found: dict[str, Any]) -> None:
+    print_line(f"notify: off. It would have paged {found['pages']:,} times.")
+    rows = ((p["receiver"], p["kind"], p["model"], p["pages"], p["last_day"]) for p in found["would_page"])
+    print_table("Would have paged", ("receiver", "kind", "model", "#pages", "#last day"), rows)
 
 
 def _model(m: dict[str, Any]) -> tuple[object, ...]:

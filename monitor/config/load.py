@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ def load_config(path: Path, *, environ: Mapping[str, str] | None = None, checks:
         raise ConfigError(
             [Problem(str(path), line, "", "This is not UTF-8 text.", "Save the file as UTF-8.")]
         ) from None
-    return parse_config(text, path, environ=environ, checks=checks)
+    config = parse_config(text, path, environ=environ, checks=checks)
+    config._digest = hashlib.sha256(raw).hexdigest()
+    return config
 
 
 def parse_config(

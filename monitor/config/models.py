@@ -56,7 +56,9 @@ class AutoModels(Section):
 class _ModelKeys(Section):
     owner: Name | None = key("Team or person that owns the model.", None)
     reference: PathKey | None = key(
-        "File of rows that show what the data should be.", None, example="refs/credit.jsonl.gz"
+        "File of rows that show what the data should be: JSON lines, CSV or Parquet.",
+        None,
+        example="refs/credit.jsonl.gz",
     )
     reference_is: Literal["file", "same_traffic"] = key(
         "file: a training or validation file; same_traffic: an approved stretch of this same traffic.", "file"

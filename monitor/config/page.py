@@ -15,8 +15,12 @@ One file, `modelwarden.yaml`: `--config FILE`, `$MODELWARDEN_CONFIG`, `./modelwa
 `${env:NAME:-default}` stand for environment variables. Durations are written `10s`, `12h`, `30d`; sizes `256KiB`,
 `512MiB`. Relative paths start from the directory of the file. `modelwarden check-config` checks it, and says which
 keys have no effect in this version.
+
+SIGHUP makes `run` read the file again. A file that is not valid changes nothing. Keys with "no" under reload need a
+restart: they keep their old value, the others take the new one, and an incident (`monitor_health`, info) names them.
+`modelwarden_config_reload_success` is 1 while the file as last read is in force whole.
 """
-_ROWS = "| key | meaning | default |\n|---|---|---|"
+_ROWS = "| key | meaning | default | reload |\n|---|---|---|---|"
 
 
 def markdown() -> str:
@@ -32,7 +36,8 @@ def markdown() -> str:
 
 def _rows(path: str, field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
     default = "" if field.get("default") in (None, {}) else f"`{json.dumps(field['default'])}`"
-    yield f"| `{path}` | {field.get('description', '')} | {default} |"
+    reload = "no" if field.get("x-reload") is False else "yes"
+    yield f"| `{path}` | {field.get('description', '')} | {default} | {reload} |"
     for inner, model in _inner(path, field, definitions):
         for name, below in model.get("properties", {}).items():
             yield from _rows(f"{inner}.{name}", below, definitions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,11 +119,17 @@ class Config(Section):
     api: Api = key("HTTP server.", {}, reload=False)
 
     _file: Path | None = PrivateAttr(default=None)
+    _digest: str = PrivateAttr(default="")
 
     @property
     def file(self) -> Path | None:
         """The file that this configuration was read from."""
         return self._file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, in hex; empty where none was read."""
+        return self._digest
 
     def model_settings(self, name: str, tenant: str = "") -> ModelSettings:
         """The settings of a model with every default filled in, whether the file lists it or not."""
@@ -151,4 +157,21 @@ class Config(Section):
 def config_json_schema() -> dict[str, Any]:
     """JSON Schema of the file; `x-reload` of each key says whether a reload may change it."""
     schema = Config.model_json_schema()
+    for field in _fields(schema):
+        if field.get("x-reload") is False:
+            _fix(field, schema["$defs"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "modelwarden.yaml"}
+
+
+def _fields(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for section in (schema, *schema["$defs"].values()):
+        yield from section.get("properties", {}).values()
+
+
+def _fix(field: dict[str, Any], definitions: Mapping[str, Any]) -> None:
+    """No key below one that a reload may not change can be changed by it either."""
+    for part in (field, field.get("items", {}), *field.get("anyOf", ())):
+        if "$ref" in part:
+            for below in definitions[part["$ref"].rpartition("/")[2]].get("properties", {}).values():
+                below["x-reload"] = False
+                _fix(below, definitions)

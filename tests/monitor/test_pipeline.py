@@ -243,6 +243,15 @@ def test_lost_records_are_counted_and_told(drifting: list[bytes]) -> None:
     assert closed.id == incident.id and closed.status == "resolved"
 
 
+def test_a_model_that_learns_says_how_far_it_is(drifting: list[bytes]) -> None:
+    p = pipeline()
+    p.feed(TOPIC, 0, records(drifting[:251]))
+    p.tick(START + 3)
+    learning = p.watches["model:/credit-risk"].learning
+    assert (learning.rows, learning.of) == (251, PROVISIONAL_ROWS)
+    assert learning.expected_end == pytest.approx(START + PROVISIONAL_ROWS / RATE, abs=1.0)
+
+
 def test_a_shadow_deployment_is_watched_apart(drifting: list[bytes]) -> None:
     p = pipeline()
     shadow = [json.loads(line) | {"role": "shadow"} for line in drifting[:60]]

@@ -89,6 +89,12 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert sum(d["share"] for d in budget["detectors"]) == pytest.approx(1)
     drift = next(d for d in budget["detectors"] if d["detector"] == "predictive_drift")
     assert drift["streams"]["feature_drift"] > 0 and drift["streams"]["prediction_drift"] > 0
+    paging = {d["detector"]: d for d in found["detectors"]}
+    assert paging["predictive_drift"]["can_page"] == "partly" and "7 so far" in paging["predictive_drift"]["reason"]
+    assert paging["field_rule"]["can_page"] == "yes" and paging["field_rule"]["runs"]
+    filled.config.write_text(filled.config.read_text() + "detectors: {field_rule: {enabled: false}}\n")
+    rule = filled.json("reference", "show", "--model", "credit-risk")["detectors"][-1]
+    assert (rule["detector"], rule["can_page"]) == ("field_rule", "no") and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
     assert "version 1" in text and "Waiting for approval: version 2" in text and "2 spent" in text
 
@@ -96,6 +102,10 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
 def test_a_model_without_a_reference_is_calibrating_in_plain_words(filled: Place) -> None:
     result = filled.run("reference", "show", "--model", "credit-risk")
     assert result.exit_code == 0 and "Reference: none yet" in result.stdout
+    assert "0 of 500 rows" in result.stdout
+    found = filled.json("reference", "show", "--model", "credit-risk")
+    assert found["learning"] == {"rows": 0, "of": 500, "complete_at": None}
+    assert {d["can_page"] for d in found["detectors"]} == {"no"}
     result = filled.run("reference", "show", "--model", "gone")
     assert result.exit_code == 1 and "There is no model gone" in result.stderr
 

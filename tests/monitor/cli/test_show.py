@@ -17,7 +17,7 @@ BOLT = "bolt\x1b[2J"
 def test_status_is_what_the_store_says(filled: Place) -> None:
     with filled.store() as store:
         expected = store.status()
-    assert filled.json("status") == expected
+    assert filled.json("status") == expected | {"dry_run": None}
     model = expected["models"][0]
     assert (model["model"], model["predictions"], model["clients"]) == ("credit-risk", 7, 2)
 
@@ -126,3 +126,15 @@ def test_the_group_of_the_configuration_is_the_one_shown(filled: Place) -> None:
     filled.config.write_text(filled.config.read_text().replace("group: g", "group: other"))
     assert filled.json("incidents", "list") == []
     assert filled.runner.invoke(app, ["status", "--config", str(filled.config)]).exit_code == 0
+
+
+def test_a_dry_run_shows_who_would_have_been_paged(filled: Place) -> None:
+    assert filled.json("status")["dry_run"] is None
+    assert not any(i["would_page"] for i in filled.json("incidents", "list"))
+    filled.config.write_text(filled.config.read_text() + "notify: off\n")
+    found = filled.json("incidents", "list")
+    paging = [i for i in found if i["would_page"]]
+    assert paging and all((i["severity_max"] != "info") == i["would_page"] for i in found)
+    assert filled.json("status")["dry_run"]["pages"] == len(paging)
+    assert "would have paged" in filled.run("incidents", "list").stdout
+    assert "Would have paged" in filled.run("status").stdout

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.intake.alignment import RUN, Aligner
+from monitor.intake.alignment import LONGEST, RUN, Aligner
 from monitor.intake.events import Record
 from monitor.intake.sources.base import TopicPartition
 
@@ -86,3 +86,17 @@ def test_nothing_is_lost_and_the_order_of_a_partition_is_kept(a: list[float | No
     found = taken(aligner, 10.0)
     for tp, times in ((A, a), (B, b)):
         assert [r.offset for r in found if r.partition == tp.partition] == list(range(len(times)))
+
+
+def test_a_quiet_partition_does_not_wait_for_a_busy_one_that_is_hours_behind() -> None:
+    aligner = Aligner()
+    aligner.own([A, B], 0.0)
+    aligner.add(B, records(B, [10_000.0, 10_001.0]), 0.0)
+    waited = None
+    for i in range(100):
+        now = i * 0.1
+        aligner.add(A, [Record("t", 0, i, float(i), None, None)], now)
+        if waited is None and any(r.partition == 1 for r in taken(aligner, now)):
+            waited = now
+    assert waited is not None
+    assert 4.9 <= waited <= LONGEST + 0.2
