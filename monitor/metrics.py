@@ -156,6 +156,7 @@ class Metrics:
         )
         self.rows_removed = Counter("modelwarden_rows_removed", "Rows past retention.", ["table"], registry=r)
         self.database_bytes = Gauge("modelwarden_database_bytes", "Size of the database.", registry=r)
+        self.state_bytes = Counter("modelwarden_state_bytes_written", "Bytes of state pages committed.", registry=r)
         self.config_reload_success = Gauge(
             "modelwarden_config_reload_success", "1 while the file as last read is in force whole.", registry=r
         )

@@ -150,7 +150,7 @@ class Panel:
         Detectors run one after the other, but an incident must not depend on who ran first, nor on the cut.
         """
         seen = self._screened(batch)
-        views = Views(seen, self.context)
+        views = self._views(seen)
         for runner in self._runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
         if self.suspicion is not None:
@@ -163,6 +163,10 @@ class Panel:
             if "labels" in runner.detector.inputs:
                 self._guarded(runner, lambda d: d.update_labels(batch), batch)
         self._report(batch, report)
+
+    def _views(self, batch: Batch) -> Views:
+        """The derived columns of a batch, each made when it is first asked for."""
+        return Views(batch, self.context)
 
     def _screened(self, batch: Batch) -> Batch:
         """The batch as detectors should see it."""

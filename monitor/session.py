@@ -248,6 +248,7 @@ class Session:
         self._last_commit = self._last_renewal = now
         metrics = self.parts.metrics
         metrics.commits.inc()
+        metrics.state_bytes.inc(sum(a.nbytes for page in unit.pages for a in page.arrays.values()))
         metrics.commit_seconds.observe(now - begin)
         metrics.last_commit.set(self.parts.clock.now())
         if self.parts.dry_run is not None:

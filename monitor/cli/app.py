@@ -9,6 +9,7 @@ import typer
 
 from monitor.cli.audit_verify import audit_verify
 from monitor.cli.backtest import backtest
+from monitor.cli.bench import bench
 from monitor.cli.check_config import check_config
 from monitor.cli.clients_show import clients_show
 from monitor.cli.demo import demo
@@ -59,6 +60,7 @@ def _add(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
 _add(app, "run", run)
 _add(app, "demo", demo)
 _add(app, "backtest", backtest)
+_add(app, "bench", bench)
 _add(app, "status", status)
 app.add_typer(incidents, name="incidents")
 _add(incidents, "list", incidents_list)
