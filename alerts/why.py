@@ -72,7 +72,10 @@ def _part(measure: Measure) -> str:
         return _FLOW[measure.statistic].format(name=name, now=now, before=before)
     what = _WORDS.get(measure.unit, measure.unit)
     statistic = measure.statistic.replace("_", " ")
-    subject = (
-        f"{_name(measure)}: {statistic} {what}" if measure.unit in ("share", "rate") else f"{_name(measure)}: {what}"
-    )
+    if measure.unit not in ("share", "rate"):
+        subject = f"{_name(measure)}: {what}"
+    elif " " in measure.statistic:  # told in words, such as "queries far from the reference data"
+        subject = f"{_name(measure)}: {what} of {statistic}"
+    else:
+        subject = f"{_name(measure)}: {statistic} {what}"
     return f"{subject} {number(measure.expected)} → {number(measure.observed)} over {number(measure.n)} events"

@@ -238,6 +238,9 @@ class _Demo:
         still_open = sum(i.status != "resolved" for i in found)
         self._plain("")
         self._plain(f"events     {producer.done.sent:,} produced, {_counted(counts):,} counted, {rejected:,} rejected")
+        labels = sum(model["labels"] for model in counts.get("models", ()))
+        matched = sum(model["labels_matched"] for model in counts.get("models", ()))
+        self._plain(f"labels     {labels:,} came late, {matched:,} of them found their prediction")
         self._plain(f"clients    {clients} seen, {len(traffic.clients)} honest ones simulated")
         self._plain(f"incidents  {len(found)} opened, {still_open} of them still open")
         if self.first_after is not None:
@@ -267,7 +270,7 @@ class _Demo:
 
 
 def _counted(status: dict[str, Any]) -> int:
-    return sum(model["predictions"] for model in status.get("models", ()))
+    return sum(model["predictions"] + model["labels"] for model in status.get("models", ()))
 
 
 @contextmanager

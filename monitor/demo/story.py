@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
@@ -13,6 +14,10 @@ from monitor.demo.produce import Message
 from monitor.demo.traffic import FAULTY, INCOME_FACTOR, CreditTraffic, Drift, encode, response, rfc3339
 
 _CHUNK_SECONDS = 0.25
+LABELLED: Final = 0.3
+"""Share of the applications whose outcome becomes known."""
+LABEL_SECONDS: Final = 8.0
+"""How late labels come, on average."""
 StageName: TypeAlias = Literal["honest", "extraction", "fault", "boundary", "membership", "drift"]
 SENTENCES: Final[Mapping[StageName, str]] = {
     "honest": "honest traffic",
@@ -91,6 +96,37 @@ class Timeline:
         return [s.name for s in self.stages if s.name in ENDS]
 
 
+class LateLabels:
+    """What became of the applications: known of some, and only seconds later. It agrees with the model's scores."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(11)
+        self._waiting: list[tuple[float, int, Message]] = []
+        self._made = 0
+
+    def expect(self, at: float, event: Mapping[str, Any]) -> None:
+        """This application may get a label."""
+        known, delay, draw = self._rng.random(3).tolist()
+        if known >= LABELLED:
+            return
+        late = at + LABEL_SECONDS * (0.5 + delay)
+        label = {
+            "type": "label",
+            "event_id": event["event_id"],
+            "ts": rfc3339(late),
+            "model": event["model"],
+            "label": "yes" if draw < event["scores"]["yes"] else "no",
+            "source": "repayments",
+        }
+        self._made += 1
+        heapq.heappush(self._waiting, (late, self._made, Message(event["client"].encode(), encode(label), late)))
+
+    def due(self, at: float) -> Iterator[Message]:
+        """Labels that come before this time."""
+        while self._waiting and self._waiting[0][0] <= at:
+            yield heapq.heappop(self._waiting)[2]
+
+
 @dataclass(slots=True)
 class Script:
     """Turns the timeline into messages; keeps the campaigns, whose outcome is told at the end."""
@@ -106,6 +142,7 @@ class Script:
         now = start
         size = max(1, round(rate * _CHUNK_SECONDS))
         owed = 0.0
+        labels = LateLabels()
         while True:
             stage = self.timeline.stage(self.timeline.at(now - start)).name
             timed = self.traffic.timed_events(size, now, rate, _DRIFTS.get(stage))
@@ -117,6 +154,8 @@ class Script:
                 timed = sorted([*timed, *self._queries(attack, times)], key=lambda t: t[0])
             for at, event in timed:
                 now = at
+                yield from labels.due(at)
+                labels.expect(at, event)
                 yield Message(event["client"].encode(), encode(event), at)
 
     def _queries(self, attack: Attack, times: Sequence[float]) -> Iterator[tuple[float, dict[str, Any]]]:

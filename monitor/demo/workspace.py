@@ -22,7 +22,7 @@ kafka:
   bootstrap_servers: [{bootstrap}]
   group: {group}
   topics:
-    - {{name: {topic}, type: prediction, live: true, start: earliest}}
+    - {{name: {topic}, type: auto, live: true, start: earliest}}
 store: {{url: "sqlite:///modelwarden.db", commit_interval: 2s}}
 models:
   {model}:

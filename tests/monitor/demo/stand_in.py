@@ -57,8 +57,8 @@ def main(config_file: Path, lose: int, threshold: float) -> int:
     while not stop.is_set():
         events = [json.loads(r.value) for records in consumer.poll(100).values() for r in records]
         seen += len(events)
-        incomes += [e["features"]["income"] for e in events]
-        clients |= {e["client"] for e in events}
+        incomes += [e["features"]["income"] for e in events if e["type"] == "prediction"]
+        clients |= {e["client"] for e in events if "client" in e}
         now = _time(events) if events else now
         low = len(incomes) == incomes.maxlen and sum(incomes) / len(incomes) < threshold
         changed = []

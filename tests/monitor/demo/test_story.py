@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from alerts.taxonomy import kinds
 from monitor.demo.attacks import CLIENTS, RATE, Copy, boundary, campaign, extraction
-from monitor.demo.story import ENDS, SENTENCES, STORY, Script, Stage, Timeline
+from monitor.demo.story import ENDS, LABEL_SECONDS, LABELLED, SENTENCES, STORY, Script, Stage, Timeline
 from monitor.demo.traffic import CreditTraffic, answer
 
 START = 1_800_000_000.0
@@ -20,10 +21,14 @@ def played(*stages: Stage, seconds: float) -> tuple[Script, list[tuple[float, di
     traffic = CreditTraffic(1)
     script = Script(traffic, Timeline(stages), traffic.reference(500))
     messages = takewhile(lambda m: (m.at or 0.0) < START + seconds, script.messages(START, 350.0))
-    seen = [(m, json.loads(m.value)) for m in messages]
+    everything = [(m, json.loads(m.value)) for m in messages]
+    times = [m.at or 0.0 for m, _ in everything]
+    assert times == sorted(times)
+    labels = [e for _, e in everything if e["type"] == "label"]
+    seen = [(m, e) for m, e in everything if e["type"] == "prediction"]
+    assert {e["event_id"] for e in labels} <= {e["event_id"] for _, e in seen}
     assert [m.key for m, _ in seen] == [e["client"].encode() for _, e in seen]
     times = [m.at or 0.0 for m, _ in seen]
-    assert times == sorted(times)
     assert len({e["event_id"] for _, e in seen}) == len(seen)
     return script, [(at - START, event) for at, (_, event) in zip(times, seen, strict=True)]
 
@@ -51,6 +56,23 @@ def test_messages_drift_when_the_timeline_says_so() -> None:
     before, during, after = (sum(v) / len(v) for v in income.values())
     assert during / before == pytest.approx(0.7, abs=0.05)
     assert after / before == pytest.approx(1.0, abs=0.06)
+
+
+def test_labels_come_late_and_agree_with_the_scores() -> None:
+    traffic = CreditTraffic(1)
+    script = Script(traffic, Timeline((Stage("honest", 60.0),)), traffic.reference(10))
+    made = [json.loads(m.value) for m in takewhile(lambda m: (m.at or 0) < START + 40, script.messages(START, 350.0))]
+    predictions = {e["event_id"]: e for e in made if e["type"] == "prediction"}
+    labels = [e for e in made if e["type"] == "label"]
+    late = [seconds(e["ts"]) - seconds(predictions[e["event_id"]]["ts"]) for e in labels]
+    assert min(late) >= 0.5 * LABEL_SECONDS - 0.01 and max(late) <= 1.5 * LABEL_SECONDS + 0.01
+    assert len(labels) / len(predictions) == pytest.approx(LABELLED * (1 - LABEL_SECONDS / 40), abs=0.05)
+    said = [predictions[e["event_id"]]["scores"]["yes"] for e in labels]
+    assert np.mean([e["label"] == "yes" for e in labels]) == pytest.approx(np.mean(said), abs=0.05)
+
+
+def seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def test_the_fault_sends_a_number_as_text() -> None:
