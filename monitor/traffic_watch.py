@@ -17,6 +17,7 @@ from alerts.incidents import Incident, Sighting
 from detectors.base import Finding, Page, StateError, SubjectRef
 from detectors.traffic.subject import NAME, STATE_VERSION, Role, Traffic, TrafficSettings
 from detectors.traffic.windows import Happened
+from monitor.client_traffic import ClientTraffic, is_client_page
 from monitor.intake.events import Event
 from monitor.state.unit import StatePage
 
@@ -38,27 +39,38 @@ class TrafficWatch:
     watermark: float = 0.0
     heard_at: float | None = None
     """The tick at which the newest event was there; None from a restart to its first tick."""
+    clients: ClientTraffic | None = None
+    """Its busiest clients; None for a metric."""
     queue: list[tuple[float, float, float, float]] = field(default_factory=list)
+    senders: list[str | None] = field(default_factory=list)
+    """Client of each event in the queue."""
     heard: bool = False
 
-    def take(self, columns: tuple[float, float, float, float]) -> None:
-        """Queue one event: time, error, latency, value."""
+    def take(self, columns: tuple[float, float, float, float], client: str | None) -> None:
+        """Queue one event: time, error, latency, value, and who sent it."""
         self.queue.append(columns)
+        self.senders.append(client)
 
     def cut(self, report: Callable[[Finding], str | None]) -> None:
         """Judge what waits."""
         if self.queue:
             rows, self.queue = np.array(self.queue, np.float64), []
+            senders, self.senders = self.senders, []
             self.watermark = max(self.watermark, float(rows[:, 0].max()))
             self.heard = True
             self.traffic.add(Happened(*np.ascontiguousarray(rows.T)), report)
+            if self.clients is not None:
+                self.clients.add(senders, rows, report)
 
     def advance(self, at: float, report: Callable[[Finding], str | None]) -> None:
         """A tick at `at`."""
         if self.heard or self.heard_at is None:
             self.heard_at, self.heard = max(at, self.watermark), False
         elif at > self.heard_at:
-            self.traffic.advance(self.watermark + at - self.heard_at, report)
+            now = self.watermark + at - self.heard_at
+            self.traffic.advance(now, report)
+            if self.clients is not None:
+                self.clients.advance(now, report)
 
 
 class TrafficDesk:
@@ -118,6 +130,8 @@ class TrafficDesk:
         made = []
         for watch in self._watches.values():
             pages = watch.traffic.dirty()
+            if watch.clients is not None:
+                pages |= watch.clients.dirty()
             if pages:
                 pages["time"] = {"watermark": np.array([watch.watermark])}
             made += [StatePage(watch.subject, DETECTOR, "", n, STATE_VERSION, p) for n, p in pages.items()]
@@ -135,7 +149,9 @@ class TrafficDesk:
             if wrong:
                 raise StateError(f"stored traffic has version {wrong[0]}, this build reads version {STATE_VERSION}")
             watch.watermark = float(pages.pop("time")["watermark"][0])
-            watch.traffic.restore(pages)
+            watch.traffic.restore({name: page for name, page in pages.items() if not is_client_page(name)})
+            if watch.clients is not None:
+                watch.clients.restore(pages)
         except (StateError, KeyError) as error:
             del self._watches[subject]
             return str(error)
@@ -150,14 +166,18 @@ class TrafficDesk:
             who = SubjectRef({"access": "route", "series": "series"}.get(kind, "model"), name)
             role: Role = "metric" if kind == "series" else "requests"
             traffic = Traffic(who, role, settings)
+            who_asks = "principal" if kind == "access" else "client"
+            clients = ClientTraffic(settings, who_asks) if role == "requests" else None
             watch = self._watches[subject] = TrafficWatch(
-                subject, model.removesuffix("@shadow") or None, tenant, traffic
+                subject, model.removesuffix("@shadow") or None, tenant, traffic, clients=clients
             )
         return watch
 
     def _take(self, watch: TrafficWatch, event: Event) -> None:
         error = _NAN if event.status is None else float(event.status >= _ERROR)
-        watch.take((event.time, error, _number(event.latency_ms), _number(event.value)))
+        watch.take(
+            (event.time, error, _number(event.latency_ms), _number(event.value)), event.client or event.principal
+        )
         if len(watch.queue) >= CUT:
             watch.cut(self._report(watch))
 

@@ -113,6 +113,11 @@ class Traffic:
         """Capital of the account: an alarm comes at 1."""
         return self._account.capital if self._account is not None else 0.0
 
+    @property
+    def latched(self) -> bool:
+        """Whether an alarm is open."""
+        return bool(self._latches)
+
     def add(self, events: Happened, report: Report) -> None:
         """Count events, and judge the windows that they close."""
         if len(events):
