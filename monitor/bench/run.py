@@ -38,6 +38,8 @@ STAGE_EVENTS: Final = 50_000
 CLIENTS: Final = {"kafka-python": "kafka", "confluent-kafka": "confluent_kafka"}
 _RATE: Final = 1_000.0
 _PATIENCE: Final = 60.0
+_ANSWER_MS: Final = 5_000
+"""A broker answers within this time, or it is taken for none."""
 Progress = Callable[[str, float], None]
 """Told what is being done and how far it is, 0 to 1."""
 
@@ -220,7 +222,8 @@ def _topic(plan: Plan, topic: str) -> Iterator[None]:
     """A topic that exists as long as the measurement, whatever ends it."""
     options = {} if plan.security is None else dict(plan.security.client_options())
     try:
-        admin = KafkaAdminClient(bootstrap_servers=list(plan.bootstrap_servers), **options)
+        limits = {"bootstrap_timeout_ms": _ANSWER_MS, "request_timeout_ms": 2 * _ANSWER_MS}
+        admin = KafkaAdminClient(bootstrap_servers=list(plan.bootstrap_servers), **limits, **options)
         admin.create_topics([NewTopic(name=topic, num_partitions=PARTITIONS, replication_factor=1)])
     except Exception as error:
         servers = ", ".join(plan.bootstrap_servers)
