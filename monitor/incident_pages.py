@@ -35,7 +35,8 @@ def _page(kind: str) -> str:
 
 
 def _facts(kind: str, linked: bool) -> str:
-    lines = [f"- Severity: {severity_of(kind)}", f"- Raised by: {_raised(kind, linked)}"]
+    raised = _raised(kind, linked)
+    lines = [f"- {NOBODY}"] if raised == NOBODY else [f"- Severity: {severity_of(kind)}", f"- Raised by: {raised}"]
     for scheme in SCHEMES:
         ids = taxonomy_of(kind)[scheme]
         if ids:
