@@ -413,6 +413,8 @@ class Detector(ABC):
     name: ClassVar[str]
     kind: ClassVar[str]
     """The kind of incident it raises most often; streams may name others."""
+    raises: ClassVar[tuple[str, ...] | None] = None
+    """Every kind of incident it leads to, for the documentation; None: `kind` alone."""
     scope: ClassVar[Literal["model", "client", "feature", "stream"]]
     inputs: ClassVar[frozenset[str]]
     """Of: features, outputs, scores, reference, training rows, client, labels.

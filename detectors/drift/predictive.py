@@ -80,6 +80,7 @@ class PredictiveDrift(Detector):
 
     name = "predictive_drift"
     kind = "feature_drift"
+    raises = ("feature_drift", "prediction_drift", "data_quality")
     scope = "feature"
     inputs = frozenset({"features", "reference"})
     state_version = 1

@@ -101,6 +101,7 @@ class ErrorRate(Detector):
 
     name = "error_rate"
     kind = "performance_drop"
+    raises = ("performance_drop", "concept_drift")
     scope = "model"
     inputs = frozenset({"reference", "outputs", "labels"})
     state_version = 1

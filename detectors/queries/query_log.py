@@ -78,6 +78,7 @@ class QueryLog(Detector):
 
     name = "query_log"
     kind = "unusual_client"
+    raises = ()
     scope = "model"
     inputs = frozenset({"features", "reference", "client"})
     state_version = 1

@@ -16,6 +16,7 @@ from monitor.cli.demo import demo
 from monitor.cli.doctor import doctor
 from monitor.cli.erase import erase
 from monitor.cli.export_deploy import export_grafana, export_prometheus, export_systemd
+from monitor.cli.export_runbook import export_runbook
 from monitor.cli.export_schema import export_schema
 from monitor.cli.failures import guarded
 from monitor.cli.healthcheck import healthcheck
@@ -84,6 +85,7 @@ _add(app, "doctor", doctor)
 _add(app, "send-test-alert", send_test_alert)
 app.add_typer(export, name="export")
 _add(export, "schema", export_schema)
+_add(export, "runbook", export_runbook)
 _add(export, "grafana", export_grafana)
 _add(export, "prometheus", export_prometheus)
 _add(export, "systemd", export_systemd)

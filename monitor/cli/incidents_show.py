@@ -42,6 +42,7 @@ def _print(row: dict[str, Any]) -> None:
         ("acknowledged by", row["acknowledged_by"]),
         ("silenced until", when(row["silenced_until"]) or None), ("alarms", row["alarms"]),
         ("detectors", ", ".join(row["detectors"])), *_ids(row["taxonomy"]),
+        ("runbook", f"modelwarden export runbook {row['kind']}"),
     ]  # fmt: skip
     print_table("", ("", ""), (fact for fact in facts if fact[1] is not None))
     subjects = ((s["type"], s["id"], when(s["since"]), s["trigger_event_id"]) for s in row["subjects"])

@@ -92,6 +92,7 @@ def test_it_declares_what_it_is(name: str) -> None:
     cls = registry()[name]
     assert cls.name == name
     assert cls.kind in kinds()
+    assert set(cls.raises or ()) <= set(kinds())
     assert cls.state_version >= 1
     assert cls.inputs <= {"features", "outputs", "scores", "reference", "training rows", "client", "labels"}
     assert cls.Params.__dataclass_params__.frozen

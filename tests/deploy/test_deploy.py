@@ -193,6 +193,8 @@ def test_a_wheel_has_the_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
         assert {t for t in tops if not t.endswith(".dist-info")} == {"monitor", "alerts", "detectors", "migrations"}
+        runbooks = {path.name for path in (root / "alerts" / "runbooks").iterdir()}
+        assert {name for name in runbooks if f"alerts/runbooks/{name}" not in archive.namelist()} == set()
         archive.extractall(place)
     code = "from monitor.deploy_files import deploy_file; print(deploy_file('prometheus', 'rules.yml'), end='')"
     shown = subprocess.run(
