@@ -173,7 +173,7 @@ def test_a_file_is_built_into_the_same_reference_without_identifiers(place: Plac
 
 
 def test_a_built_reference_of_sound_rows_has_the_same_content(place: Place) -> None:
-    source, made = write(place.directory / "in.jsonl", lines(50)), place.directory / "made.jsonl"
+    source, made = write(place.directory / "in.jsonl", lines(50)), place.directory / "refs" / "new" / "made.jsonl"
     first = place.json("reference", "build", str(source), "--model", "m", "--out", str(made))
     assert place.json("reference", "build", str(made), "--model", "m")["content_hash"] == first["content_hash"]
     text = place.run("reference", "build", str(source), "--model", "m").stdout
