@@ -96,7 +96,8 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     rule = filled.json("reference", "show", "--model", "credit-risk")["detectors"][-1]
     assert (rule["detector"], rule["can_page"]) == ("field_rule", "no") and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
-    assert "version 1" in text and "Waiting for approval: version 2" in text and "2 spent" in text
+    assert "version 1" in text and "Waiting for approval: version 2" in text
+    assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
 
 
 def test_a_model_without_a_reference_is_calibrating_in_plain_words(filled: Place) -> None:
