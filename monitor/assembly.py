@@ -10,7 +10,7 @@ from detectors.base import registry
 from detectors.traffic.subject import NAME as TRAFFIC
 from detectors.traffic.subject import TrafficSettings
 from monitor.config import Budget, Config, KeyProblem, ModelSettings, Topic
-from monitor.intake.formats.base import HALVES, TopicRules, formats, reads
+from monitor.intake.formats.base import TopicRules, formats, read_types, reads
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.joins import JoinSettings
 from monitor.intake.sources.base import SourceTopic
@@ -154,9 +154,12 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
             )
         elif not reads(formats()[topic.format], topic.type):
             key = ("kafka", "topics", i, "type")
-            halves = topic.type in HALVES
-            mend = "Use format: oip-v2." if halves else "Write type: request or type: response."
-            yield KeyProblem(key, f"Format {topic.format} does not read topics of type {topic.type}.", mend)
+            others = " or ".join(name for name, form in formats().items() if reads(form, topic.type))
+            mend = (
+                f"It reads type: {' or '.join(read_types(formats()[topic.format]))}; {topic.type} is read by format: "
+            )
+            said = f"Format {topic.format} does not read topics of type {topic.type}."
+            yield KeyProblem(key, said, f"{mend}{others}.")
     yield from pairing_problems(topics)
 
 

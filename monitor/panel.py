@@ -420,11 +420,14 @@ def _inputs(reference: Reference) -> set[str]:
 
 def make_params(cls: type[Detector], given: Mapping[str, Any]) -> Any:
     """The parameters of a detector. ParamsError names a parameter that it does not have."""
+    known = cls.Params.__dataclass_fields__
+    unknown = ", ".join(sorted(given.keys() - known.keys()))
+    if unknown:
+        raise ParamsError(f"{cls.name} has no parameter {unknown}; known: {', '.join(('enabled', *known))}")
     try:
         return cls.Params(**given)
     except TypeError as error:
-        known = ", ".join(cls.Params.__dataclass_fields__)
-        raise ParamsError(f"detectors.{cls.name}: {error}; known parameters: enabled, {known}") from error
+        raise ParamsError(f"{cls.name}: {error}") from error
 
 
 def _restore(detector: Detector, pages: Mapping[str, StatePage]) -> None:

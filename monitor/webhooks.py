@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from alerts.render import PSEUDONYM, revealed
 from alerts.sinks.alertmanager import DeliveryError
-from alerts.sinks.webhook import TIMEOUT, Webhook
+from alerts.sinks.webhook import TIMEOUT, Answer
 from monitor.clock import Clock
 from monitor.failpoints import failpoint
 from monitor.metrics import Metrics
@@ -40,13 +40,25 @@ _REFUSED = frozenset({400, 413, 415, 422})
 Reveal = Callable[[Iterable[str]], Mapping[str, str]]
 
 
+class Sink(Protocol):
+    """What takes the messages of one receiver, as `alerts.sinks.webhook.Webhook` does."""
+
+    def post(self, key: str, body: bytes, now: float) -> Answer:
+        """Hand a message over; `key` is the same when it comes again. Raises DeliveryError where nobody answers."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+        ...
+
+
 class WebhookWorker:
     """A thread for one receiver. It posts only while told that this process holds the lease."""
 
     def __init__(
         self,
         name: str,
-        webhook: Webhook,
+        webhook: Sink,
         store: StateStore,
         metrics: Metrics,
         clock: Clock,

@@ -14,6 +14,8 @@ _SCALES = ((1.8, 32.0), (1 / 1.8, -32 / 1.8))
 """Celsius to Fahrenheit and back."""
 _PLACE, _SPREAD = 0.04, 1.25
 """How well mean (relative) and spread (ratio) must fit."""
+_NEAR_ONE = 0.1
+"""A factor below ten must fit the mean this well (relative): an ordinary drift is as large."""
 _SMALLEST = 20
 
 
@@ -28,7 +30,8 @@ class Moments(NamedTuple):
 def unit_factor(expected: Moments, observed: Moments) -> float | None:
     """The factor by which `observed` looks like `expected` in another unit, None where it does not.
 
-    Mean and spread must both have moved as the factor says; the mean within its own error and 4 %. The best fit wins.
+    Mean and spread must both have moved as the factor says; the mean within its own error and 4 %, for factors below
+    ten within 10 % in all. The best fit wins.
     """
     if observed.n < _SMALLEST or expected.sd <= 0 or observed.sd <= 0 or not math.isfinite(observed.mean):
         return None
@@ -40,6 +43,8 @@ def unit_factor(expected: Moments, observed: Moments) -> float | None:
         mean = factor * expected.mean + offset
         error = 3 * factor * expected.sd / math.sqrt(observed.n)
         allowed = error + _PLACE * abs(mean)
+        if not offset and 0.1 < factor < 10:
+            allowed = min(allowed, _NEAR_ONE * abs(mean))
         if abs(observed.mean - mean) <= allowed and abs(mean - expected.mean) > 2 * allowed:
             fits.append((abs(observed.mean - mean) / allowed + abs(math.log(spread)), factor))
     return min(fits)[1] if fits else None

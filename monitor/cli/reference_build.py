@@ -116,7 +116,8 @@ def _field(name: str, role: str, kind: str, missing: float, wrong: float, values
 
 
 def _write(out: Path, rows: Iterable[Event]) -> None:
-    """All rows or no file; the same rows give the same bytes."""
+    """All rows or no file, in a directory that is made where it is missing; the same rows give the same bytes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with draft.open("xb") as file:

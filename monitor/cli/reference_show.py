@@ -150,9 +150,10 @@ def _print(found: dict[str, Any]) -> None:
     spent = (
         "the account starts anew when the daemon starts next"
         if budget["spent"] is None
-        else (f"{budget['spent']:,} spent since this reference and these settings are in force")
+        else (f"{budget['spent']:,} alarms, true or false, since this reference and these settings are in force")
     )
-    print_line(f"Budget: {budget['alarms']:g} false alarms in {budget['per']}; {spent}")
+    per = budget["per"].removesuffix(", 0:00:00")
+    print_line(f"Budget: {budget['alarms']:g} false alarms in {per}; {spent}")
     rows = (
         (d["detector"], f"{d['share']:.0%}", sum(d["streams"].values()),
          ", ".join(f"{kind} {n:,}" for kind, n in d["streams"].items()))

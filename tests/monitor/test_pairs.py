@@ -52,6 +52,10 @@ def test_several_pairs_are_told_apart_by_name() -> None:
         ((IN.replace("}", ', client_from: ["field:id"]}'), OUT), ["0.client_from.0: This is the id of the request"]),
         (("{name: p, pairs_with: in}",), ["0.pairs_with: This has a meaning only on a topic of type response"]),
         (("{name: p, format: oip-v2}",), ["0.type: Format oip-v2 does not read topics of type auto"]),
+        (
+            ("{name: p, type: label, format: oip-v2}",),
+            ["0.type: Format oip-v2 does not read topics of type label. It reads type: request or response;"],
+        ),
         (("{name: p, format: nosuch}",), ["0.format: There is no format 'nosuch'"]),
     ],
 )

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from monitor.intake.events import Decoded, Record
 from monitor.intake.identity import Pseudonyms
@@ -117,8 +117,13 @@ def formats() -> Mapping[str, Format]:
 
 def reads(form: Format, type: EventKind) -> bool:
     """Whether a format reads topics of this type."""
+    return type in read_types(form)
+
+
+def read_types(form: Format) -> tuple[str, ...]:
+    """The topic types that a format reads."""
     types: frozenset[str] | None = getattr(form, "types", None)
-    return type not in HALVES if types is None else type in types
+    return tuple(t for t in get_args(EventKind) if (t not in HALVES if types is None else t in types))
 
 
 def header(record: Record, name: str) -> str | None:

@@ -80,6 +80,10 @@ def test_a_valid_configuration_is_ok_with_notes(place: Place) -> None:
     ("text", "problem"),
     [
         ("detectors: {nonsense: {}}\n", ":1: detectors.nonsense: There is no such detector."),
+        (
+            "detectors: {stuck_rule: {mn_run: 5}}\n",
+            "detectors.stuck_rule: stuck_rule has no parameter mn_run; known: enabled, ",
+        ),
         ("detectors:\n  predictive_drift: {colour: red}\n", ":2: detectors.predictive_drift: "),
         ("receivers:\n  hook: {type: webhook, url: 'http://10.0.0.1/x'}\n", "allow_private"),
         ("kafka:\n  bootstrap_servers: ['k:9092']\n  topics: [{name: t, format: xml}]\n", "kafka.topics[0].format"),

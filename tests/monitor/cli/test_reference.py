@@ -96,7 +96,8 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     rule = filled.json("reference", "show", "--model", "credit-risk")["detectors"][-1]
     assert (rule["detector"], rule["can_page"]) == ("field_rule", "no") and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
-    assert "version 1" in text and "Waiting for approval: version 2" in text and "2 spent" in text
+    assert "version 1" in text and "Waiting for approval: version 2" in text
+    assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
 
 
 def test_a_model_without_a_reference_is_calibrating_in_plain_words(filled: Place) -> None:
@@ -173,7 +174,7 @@ def test_a_file_is_built_into_the_same_reference_without_identifiers(place: Plac
 
 
 def test_a_built_reference_of_sound_rows_has_the_same_content(place: Place) -> None:
-    source, made = write(place.directory / "in.jsonl", lines(50)), place.directory / "made.jsonl"
+    source, made = write(place.directory / "in.jsonl", lines(50)), place.directory / "refs" / "new" / "made.jsonl"
     first = place.json("reference", "build", str(source), "--model", "m", "--out", str(made))
     assert place.json("reference", "build", str(made), "--model", "m")["content_hash"] == first["content_hash"]
     text = place.run("reference", "build", str(source), "--model", "m").stdout
