@@ -186,7 +186,7 @@ class Pipeline:
         for pairing in self.pairings.values():
             pairing.tick(at)
         for watch in list(self.watches.values()):
-            watch.cut(self._report)
+            self._cut(watch)
             watch.advance(self._report)
             self._watch_health(watch)
         self.traffic.tick(at)
@@ -386,19 +386,24 @@ class Pipeline:
                 self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
             elif kind is EventType.LABEL:
                 if watch.add_label(event, place):
-                    watch.cut(self._report)
+                    self._cut(watch)
                     self._watch_health(watch)
-            else:
-                self.traffic.prediction(event, watch.subject, watch.settings.traffic)
-                if watch.add_prediction(event, place):
-                    watch.cut(self._report)
-                    self._watch_health(watch)
+            elif watch.add_prediction(event, place):
+                self._cut(watch)
+                self._watch_health(watch)
         elif kind is EventType.ACCESS:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
             self.traffic.access(event, place[0])
         else:
             self.traffic.metric(event)
+
+    def _cut(self, watch: Watch) -> None:
+        """Judge the queued events of a model, and count them as its traffic."""
+        predictions = watch.queued
+        watch.cut(self._report)
+        if predictions:
+            self.traffic.predictions(predictions, watch.subject, watch.settings.traffic)
 
     def _names(self, model: str, tenant: str) -> tuple[Sequence[str], Sequence[str]]:
         """Declared features and classes of a model, whether it is watched or not."""

@@ -8,7 +8,7 @@ backlog or an old file is not taken for silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,10 +109,16 @@ class TrafficDesk:
             return
         self._take(self._watch(subject, self._settings), event)
 
-    def prediction(self, event: Event, subject: str, settings: TrafficSettings | None) -> None:
-        """A prediction of a watched model."""
-        if settings is not None:
-            self._take(self._watch(subject, settings), event)
+    def predictions(self, events: Sequence[Event], subject: str, settings: TrafficSettings | None) -> None:
+        """Consecutive predictions of a watched model."""
+        if settings is None:
+            return
+        watch = self._watch(subject, settings)
+        latency = [_NAN if e.latency_ms is None else e.latency_ms for e in events]
+        watch.queue += [(e.time, _NAN, ms, _NAN) for e, ms in zip(events, latency, strict=True)]
+        watch.senders += [e.client for e in events]
+        if len(watch.queue) >= CUT:
+            watch.cut(self._report(watch))
 
     def tick(self, at: float) -> None:
         """Judge all that waits, and let time pass."""

@@ -134,6 +134,11 @@ class Watch:
         self.joined.add(event, place, len(self._events))
         return self.labels % CUT == 0
 
+    @property
+    def queued(self) -> list[Event]:
+        """Predictions that the next cut judges; a cut leaves this list as it is."""
+        return self._events
+
     def cut(self, report: Report) -> None:
         """Give the queued events to the detectors: predictions, then the labels that can be joined."""
         events, places = self._events, self._places

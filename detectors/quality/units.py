@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 FACTORS = (
     10.0, 100.0, 1_000.0, 10_000.0, 1e5, 1e6, 1e9, 24.0, 60.0, 1_440.0, 3_600.0, 86_400.0,
-    2.54, 3.28084, 1.609344, 2.204623, 30.48,
+    2.54, 3.28084, 2.204623, 30.48,
 )  # fmt: skip
-"""Powers of ten, parts of a day, inches, feet, miles, pounds; each also the other way round."""
+"""Powers of ten, parts of a day, inches, feet, pounds; each also the other way round. Miles are not among them: a
+factor of 1.6 is what an ordinary drift looks like."""
 _SCALES = ((1.8, 32.0), (1 / 1.8, -32 / 1.8))
 """Celsius to Fahrenheit and back."""
 _PLACE, _SPREAD = 0.04, 1.25

@@ -266,8 +266,12 @@ class _Ring:
         if held:
             closeness = probe @ self._points[:held].T
             leaving = self._taken + rows - size  # the query that each one of this chunk drives out of the ring
-            for i in np.flatnonzero(leaving[:-1] >= 0).tolist():
-                closeness[i + 1 :, leaving[i] % size] = -np.inf
+            driven = np.flatnonzero(leaving[:-1] >= 0)
+            if len(driven):
+                columns = leaving[driven] % size
+                block = closeness[:, columns]
+                block[rows[:, None] > driven] = -np.inf
+                closeness[:, columns] = block
             best = np.argmax(closeness, axis=1)
             distance[:] = _distance(points, self._points[best, :-1])
             close = np.flatnonzero(distance**2 < _ROUNDING * float(self._points[:held, -1].max()))

@@ -37,7 +37,8 @@ def test_other_changes_are_not(factor: float) -> None:
 def test_a_drift_of_ordinary_size_with_few_events_is_no_unit() -> None:
     before = Moments(37_081.0, 26_000.0, 2_000)
     assert unit_factor(before, Moments(27_844.0, 19_500.0, 150)) is None
-    assert unit_factor(before, Moments(37_081.0 / 1.609344, 26_000.0 / 1.609344, 150)) is not None
+    assert unit_factor(before, Moments(37_081.0 / 2.204623, 26_000.0 / 2.204623, 150)) is not None
+    assert unit_factor(before, Moments(37_081.0 / 1.609344, 26_000.0 / 1.609344, 150)) is None
 
 
 def test_a_constant_or_too_few_values_are_not() -> None:
