@@ -13,11 +13,12 @@ from monitor.config import Budget, Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import TopicRules, formats, read_types, reads
 from monitor.intake.identity import Pseudonyms, load_or_create_key
 from monitor.intake.joins import JoinSettings
+from monitor.intake.reader import Intake
 from monitor.intake.sources.base import SourceTopic
 from monitor.outgoing import outbox_writer
 from monitor.pairs import pairing_problems, pairings
 from monitor.panel import PanelSettings, ParamsError, make_params
-from monitor.pipeline import Intake, PipelineSettings
+from monitor.pipeline import PipelineSettings
 from monitor.watch import WatchSettings
 
 

@@ -20,9 +20,10 @@ from monitor.config.values import PathKey
 from monitor.intake.events import Event
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
+from monitor.intake.reader import Intake
 from monitor.intake.sources.file import FileSource
 from monitor.metrics import Metrics
-from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.references import ReferenceFileError, read_reference
 from monitor.watch import Watch, WatchSettings
 

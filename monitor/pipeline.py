@@ -17,16 +17,14 @@ from detectors.traffic.subject import DEFAULT, TrafficSettings
 from detectors.traffic.subject import NAME as TRAFFIC
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
-from monitor.intake.dead_letters import dead_letter
-from monitor.intake.events import DeadLetter, Event, EventType, Reason, Record, Rejected
-from monitor.intake.formats.base import Format, TopicRules
-from monitor.intake.pairing import Pairing, PairingRules, split_stored
+from monitor.intake.events import DeadLetter, Event, EventType, Record
+from monitor.intake.pairing import Pairing, split_stored
+from monitor.intake.reader import Intake, RecordReader
 from monitor.intake.sources.base import Loss
-from monitor.label_metrics import LabelMetrics
 from monitor.metrics import Metrics
+from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
-from monitor.printable import whereabouts
 from monitor.references import reference_row
 from monitor.state.commands import Command
 from monitor.state.unit import (
@@ -48,15 +46,6 @@ from monitor.watch import Watch, WatchSettings
 log = structlog.get_logger(__name__)
 SHADOW = "@shadow"
 """A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """How the records of one topic are read. Requests and responses need the pairing that joins them."""
-
-    format: Format
-    rules: TopicRules
-    pairing: PairingRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +95,11 @@ class Pipeline:
         self.cluster_id = ""
         self._unit = CommitUnit(at=0.0)
         self._now = 0.0
-        self._shown: dict[str, tuple[int, int]] = {}
-        self._label_metrics = LabelMetrics(metrics)
+        self._model_metrics = ModelMetrics(metrics)
         self.unwatched = Unwatched()
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
+        self._reader = RecordReader(self.pairings, settings.digest_key)
         self.traffic = TrafficDesk(self._apply, settings.traffic, settings.max_series)
         self.health = OwnHealth(self._apply, self.book.open())
 
@@ -135,7 +124,7 @@ class Pipeline:
         rejected = rows_rejected = corrected = unknown = 0
         intake = self.settings.intakes[topic]
         for record in fresh:
-            events, bad, origin = self._decode(intake, record)
+            events, bad, origin = self._reader.read(intake, record)
             if bad:
                 whole = self._keep(topic, bad)
                 rejected += whole
@@ -193,7 +182,7 @@ class Pipeline:
         self.health.fade(at)
         if self.book.end_silences(at):
             self.urgent = True
-        self._show()
+        self._model_metrics.show(self.watches)
         self._unit.trail.append(Tick(at))
         failpoint("after_tick")
 
@@ -254,8 +243,7 @@ class Pipeline:
         """
         stored = list(pages)
         restored = watch.restore(stored, counted)
-        self._shown[watch.subject] = (watch.predictions, watch.labels)
-        self._label_metrics.begin(watch)
+        self._model_metrics.begin(watch)
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
             self._starts_anew(watch.subject, name, reason)
@@ -343,37 +331,6 @@ class Pipeline:
             counter = self.metrics.rejected if letter.row < 0 else self.metrics.rows_rejected
             counter.labels(topic, letter.reason.value).inc()
         return any(letter.row < 0 for letter in letters)
-
-    def _decode(self, intake: Intake, record: Record) -> tuple[list[Event], list[DeadLetter], tuple[str, int, int]]:
-        """Events and dead letters of one record, and the record that the events are told by.
-
-        Whatever it holds, nothing is raised.
-        """
-        origin = record[:3]
-        try:
-            decoded = intake.format.decode(record, intake.rules)
-            if decoded.half is not None:
-                if intake.pairing is None:
-                    raise Rejected(
-                        Reason.BAD_TYPE, "requests and responses are read from two topics that belong together"
-                    )
-                events, origin = self.pairings[intake.pairing.name].pair(decoded.half)
-                return events, decoded.bad_rows, origin
-        except Rejected as rejected:
-            return [], [self._dead_letter(record, rejected)], origin
-        except Exception as error:
-            where = f"{record.topic}/{record.partition}/{record.offset}"
-            log.error("decoder failed", record=where, error=whereabouts(error))
-            return [], [self._dead_letter(record, Rejected(Reason.INTERNAL, type(error).__name__))], origin
-        return decoded.events, decoded.bad_rows, origin
-
-    def _dead_letter(self, record: Record, rejected: Rejected) -> DeadLetter:
-        try:
-            return dead_letter(record, rejected, self.settings.digest_key)
-        except Exception as error:
-            log.error("structure of a dead letter not told", error=whereabouts(error))
-            length = len(record.value or b"")
-            return DeadLetter(record.topic, record.partition, record.offset, -1, rejected.reason, "", {}, length, "")
 
     def _route(self, event: Event, place: tuple[str, int, int, int]) -> None:
         if not self._now:
@@ -465,27 +422,6 @@ class Pipeline:
         ):
             if value:
                 counter.labels(topic).inc(value)
-
-    def _show(self) -> None:
-        """Bring the metrics of models up to date; models beyond limits.series have none."""
-        states = dict.fromkeys(("calibrating", "watching", "off"), 0)
-        for subject, watch in self.watches.items():
-            row = watch.row()
-            states[row.state] += 1
-            if not self.metrics.admits("model", subject):
-                continue
-            label = subject.removeprefix("model:").removeprefix("/")
-            predictions, labels = self._shown.get(subject, (0, 0))
-            self.metrics.predictions.labels(label).inc(row.predictions - predictions)
-            self.metrics.labels_seen.labels(label).inc(row.labels - labels)
-            self._shown[subject] = (row.predictions, row.labels)
-            self.metrics.clients.labels(label).set(row.clients)
-            self._label_metrics.show(label, watch)
-            if watch.panel is not None:
-                self.metrics.capital.labels(label, "drift").set(watch.panel.account.capital)
-                self.metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)
-        for state, number in states.items():
-            self.metrics.watched.labels(state).set(number)
 
     def _trail(self, piece: Slice) -> None:
         """Write down consumed records; a slice that goes on where the last one stopped is one slice with it."""

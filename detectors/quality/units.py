@@ -42,6 +42,8 @@ def unit_factor(expected: Moments, observed: Moments) -> float | None:
         if not 1 / _SPREAD**2 <= spread <= _SPREAD**2:
             continue
         mean = factor * expected.mean + offset
+        if offset and abs(offset) < _PLACE * abs(mean):
+            continue  # too large for degrees: the offset would not show
         error = 3 * factor * expected.sd / math.sqrt(observed.n)
         allowed = error + _PLACE * abs(mean)
         if not offset and 0.1 < factor < 10:

@@ -29,8 +29,9 @@ def feed_many() -> None:
     from monitor.intake.events import Record
     from monitor.intake.formats.base import TopicRules, formats
     from monitor.intake.identity import Pseudonyms
+    from monitor.intake.reader import Intake
     from monitor.metrics import Metrics
-    from monitor.pipeline import Intake, Pipeline, PipelineSettings
+    from monitor.pipeline import Pipeline, PipelineSettings
     from monitor.watch import WatchSettings
 
     rules = TopicRules("t", Pseudonyms(b"k" * 32), client_from=("field:client",))

@@ -18,10 +18,11 @@ from monitor.demo.traffic import CreditTraffic
 from monitor.intake.events import Reason, Record
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
+from monitor.intake.reader import Intake
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
 from monitor.own_health import QUIET_SECONDS
-from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.references import ReferenceFileError, origin_of, read_reference, rows_of
 from monitor.state.codec import decode, encode
 from monitor.state.commands import Command

@@ -13,8 +13,9 @@ from monitor.intake.events import Event, Reason, Record
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.pairing import PairingRules
+from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
-from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import encode
 from monitor.state.unit import StatePage, Tick
 from monitor.watch import Watch, WatchSettings

@@ -13,8 +13,9 @@ from detectors.traffic.subject import TrafficSettings
 from monitor.intake.events import Record
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
+from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
-from monitor.pipeline import Intake, Pipeline, PipelineSettings
+from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import decode, encode
 from monitor.state.unit import CommitUnit, StatePage
 from monitor.traffic_watch import DETECTOR
