@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident, IncidentSubject
 from alerts.taxonomy import SCHEMES
 from alerts.times import rfc3339_or_none
@@ -49,6 +50,7 @@ def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseud
         "detectors": list(incident.detectors),
         "evidence": [_evidence(m, clear) for m in incident.measures],
         "why": clear(incident.why),
+        "what_to_do": FIRST_STEP.get(incident.kind, ""),  # a kind stored by another version has none
         "alarms": incident.alarms,
         "taxonomy": {scheme: list(incident.taxonomy.get(scheme, ())) for scheme in SCHEMES},
     }

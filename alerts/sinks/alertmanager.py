@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident
 from alerts.times import rfc3339
 
@@ -105,6 +106,7 @@ def _annotations(incidents: Sequence[Incident]) -> Labels:
         "summary": f"{first.model or 'ModelWarden'}: {first.kind.replace('_', ' ')}",
         "description": "\n".join(f"{i.id}: {i.why}" for i in newest[:NEWEST]),
         "why": first.why,
+        "what_to_do": FIRST_STEP.get(first.kind, ""),
         "subjects": ", ".join(subjects[:NEWEST]) + more,
         "incidents": ", ".join(i.id for i in newest[:NEWEST]),
         "count": str(len(incidents)),

@@ -35,6 +35,8 @@ def incidents_show(
 def _print(row: dict[str, Any]) -> None:
     print_line(f"{row['severity']} {row['kind']} ({row['id']})")
     print_line(row["why"])
+    if row["what_to_do"]:
+        print_line(f"What to do: {row['what_to_do']}")
     facts = [
         ("model", row["model"]), ("version", row["model_version"]), ("tenant", row["tenant"] or None),
         ("status", row["status"]), ("opened", when(row["opened_at"])), ("onset", when(row["onset"])),

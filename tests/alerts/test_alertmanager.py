@@ -7,6 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident, IncidentBook
 from alerts.sinks.alertmanager import RESEND_RESOLVED, DeliveryError, Notified, labels_of, post, reconcile
 from tests.alerts.test_incidents import sighting
@@ -36,6 +37,7 @@ def test_incidents_of_one_label_set_are_one_alert_that_counts_them() -> None:
     alerts, remember, forget = reconcile(many, [], NOW, EVERY)
     assert len(alerts) == 1 and len(remember) == 1 and not forget
     assert alerts[0]["annotations"]["count"] == "7"
+    assert alerts[0]["annotations"]["what_to_do"] == FIRST_STEP[alerts[0]["labels"]["kind"]]
     assert len(alerts[0]["annotations"]["incidents"].split(", ")) == 5
     assert alerts[0]["startsAt"] == "1970-01-01T00:18:20.000Z"
     assert alerts[0]["endsAt"] == "1970-01-01T02:47:25.000Z"

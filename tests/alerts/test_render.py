@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident, IncidentSubject
 from alerts.render import incident_json, pseudonyms_in
 from alerts.times import rfc3339_or_none
@@ -39,6 +40,8 @@ def test_every_promised_name_is_there_with_its_value() -> None:
     assert row.keys() >= PROMISED
     assert row["opened_at"] == "2026-11-20T08:10:00.000Z" and row["onset"] == "2026-11-20T08:07:12.500Z"
     assert row["resolved_at"] is None
+    assert row["what_to_do"] == FIRST_STEP["model_extraction"]
+    assert incident_json(incident(kind="of_a_later_version"))["what_to_do"] == ""
     subject = {"type": "client", "id": NAME, "since": "2026-11-20T08:10:00.000Z", "trigger_event_id": "p-9"}
     assert row["subjects"] == [subject]
     assert row["evidence"] == [

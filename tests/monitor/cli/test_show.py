@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from alerts.advice import FIRST_STEP
 from monitor.cli.app import app
 
 if TYPE_CHECKING:
@@ -138,3 +139,10 @@ def test_a_dry_run_shows_who_would_have_been_paged(filled: Place) -> None:
     assert filled.json("status")["dry_run"]["pages"] == len(paging)
     assert "would have paged" in filled.run("incidents", "list").stdout
     assert "Would have paged" in filled.run("status").stdout
+
+
+def test_an_incident_in_text_says_what_to_do_first(filled: Place) -> None:
+    row = filled.json("incidents", "show", "inc_open")
+    assert row["what_to_do"] == FIRST_STEP[row["kind"]]
+    shown = filled.run("incidents", "show", "inc_open").stdout
+    assert f"What to do: {row['what_to_do']}" in " ".join(shown.split())
