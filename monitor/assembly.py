@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from detectors.traffic.subject import NAME as TRAFFIC
 from detectors.traffic.subject import TrafficSettings
 from monitor.config import Budget, Config, KeyProblem, ModelSettings, Topic
 from monitor.intake.formats.base import TopicRules, formats, read_types, reads
-from monitor.intake.identity import Pseudonyms, load_or_create_key
+from monitor.intake.identity import Pseudonyms, derive_key, load_or_create_key
 from monitor.intake.joins import JoinSettings
 from monitor.intake.reader import Intake
 from monitor.intake.sources.base import SourceTopic
@@ -27,8 +28,11 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
     topics = config.need_kafka().topics
     joined = pairings(topics)
 
+    id_key = derive_key(digest_key, "event ids")
+
     def watch(model: str, tenant: str) -> WatchSettings:
-        return watch_settings(config.model_settings(model, tenant), config.detectors, pseudonyms)
+        made = watch_settings(config.model_settings(model, tenant), config.detectors, pseudonyms)
+        return replace(made, labels=replace(made.labels, id_key=id_key))
 
     return PipelineSettings(
         intakes={

@@ -41,6 +41,7 @@ class ModelLabels:
     def __init__(self, subject: str, settings: JoinSettings, classes: Sequence[str]) -> None:
         self.subject = subject
         self.join = LabelJoin(settings)
+        self._id_key = settings.id_key
         self.judged = 0
         """Joined labels given to detectors."""
         self.lags: deque[float] = deque(maxlen=LAGS)
@@ -125,7 +126,7 @@ class ModelLabels:
     def _asked(self, events: Sequence[Event]) -> Asked:
         answer, kind = self._answers.column([_answer(e, self._classes) for e in events])
         return Asked(
-            key=id_keys([e.event_id for e in events]),
+            key=id_keys([e.event_id for e in events], self._id_key),
             time=np.array([e.time for e in events], np.float64),
             answer=answer,
             kind=kind,
@@ -139,7 +140,7 @@ class ModelLabels:
         answer, kind = self._answers.column([e.label for e in events])
         own, own_kind = self._answers.column([_answer(e, self._classes) for e in events])
         return Told(
-            key=id_keys([e.event_id for e in events]),
+            key=id_keys([e.event_id for e in events], self._id_key),
             before=np.array(self._before, np.int64),
             time=np.array([e.time for e in events], np.float64),
             answer=answer,

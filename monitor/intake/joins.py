@@ -31,6 +31,8 @@ class JoinSettings:
 
     max_delay: float = 60 * 86_400.0
     max_bytes: int = 256 * 2**20
+    id_key: bytes = b""
+    """Keys the hashes of event ids (at most 64 bytes): who chooses ids must not choose what is sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,11 +323,13 @@ def _text(text: str) -> tuple[float, int]:
     return float(int.from_bytes(digest, "little") >> 12), TEXT
 
 
-def id_keys(ids: Sequence[str | None]) -> U64:
-    """64-bit keys of event ids, 0 where there is none."""
+def id_keys(ids: Sequence[str | None], secret: bytes = b"") -> U64:
+    """64-bit keys of event ids, hashed with `secret`; 0 where there is none."""
     nothing = bytes(8)
     digests = b"".join(
-        nothing if i is None else hashlib.blake2b(i.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        nothing
+        if i is None
+        else hashlib.blake2b(i.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
         for i in ids
     )
     keys: U64 = np.frombuffer(digests, "<u8").astype(np.uint64)

@@ -287,3 +287,11 @@ def test_classes_are_equal_however_they_are_written() -> None:
     for nothing in (None, [1], {"a": 1}, float("nan"), 10**400):
         assert answer(nothing) == (0.0, NONE)
     assert answer("\ud800")[1] == TEXT
+
+
+def test_ids_are_hashed_with_the_key_of_the_installation() -> None:
+    ids = ["p-1", None, "p-2"]
+    plain, mine, other = id_keys(ids), id_keys(ids, b"mine"), id_keys(ids, b"other")
+    assert plain[1] == mine[1] == 0
+    assert len({int(k[0]) for k in (plain, mine, other)}) == 3
+    assert (id_keys(ids, b"mine") == mine).all()
