@@ -43,6 +43,8 @@ from monitor.suspicion import Suspicion
 Report = Callable[[Finding, Rows], Incident | None]
 """Takes a finding and the batch it came from; answers the incident it opened, fed or closed."""
 ACCOUNT, LATCHES, ATTACK = "account.drift", "account.latches", "account.attack"
+SHADOW = "@shadow"
+"""A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
 _MONTH = 30 * 86_400.0
 _HEALTH = "health"
 """Page of the account that says whether a detector that bets with it was stopped by an error."""
@@ -124,7 +126,7 @@ class Panel:
         self.suspicion = (
             Suspicion([r.detector for r in per_client], budget, self._settings.services) if per_client else None
         )
-        self._attack_hash = _hash([r.params_hash for r in per_client])
+        self._attack_hash = _hash([r.detector.name for r in per_client])
         self._latches: dict[str, str] = {}
         """Latch key → id of the incident that its alarm opened or joined."""
         self._latches_changed = False
@@ -306,6 +308,9 @@ class Panel:
             given = dict(configured.get(name, {}))
             if not given.pop("enabled", True):
                 self.off[name] = "switched off in the configuration"
+                continue
+            if self.subject.endswith(SHADOW) and (cls.account == "attack" or cls.gives):
+                self.off[name] = "a shadow answers the same requests: clients are judged at the primary model"
                 continue
             missing = cls.inputs - available
             if missing:

@@ -25,6 +25,7 @@ from monitor.metrics import Metrics
 from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
+from monitor.panel import SHADOW
 from monitor.references import reference_row
 from monitor.state.commands import Command
 from monitor.state.unit import (
@@ -44,8 +45,6 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
-SHADOW = "@shadow"
-"""A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +260,7 @@ class Pipeline:
         measure = Measure(name, where, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
         self.health.tell(f"anew:{where}", measure, self._now, "info")
         for incident in self.book.open():
-            if incident.subject == subject and name in incident.detectors:
+            if incident.subject == subject and (name in incident.detectors or name == f"account.{incident.account}"):
                 self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
                 self.urgent = True
 

@@ -86,3 +86,42 @@ def test_after_an_error_in_a_detector_that_bets_all_start_anew(monkeypatch: pyte
     # ... once: the mark is gone with the next commit.
     stored |= {(p.detector, p.page): p for p in again.dirty()}
     assert "predictive_drift" not in panel().restore(stored.values()).anew
+
+
+def attacked_panel(**detectors: dict[str, float]) -> tuple[Panel, Run]:
+    run = Run("near_duplicate_queries", CASES["near_duplicate_queries"])
+    settings = PanelSettings(detectors={"query_log": {"calibration_queries": 1_500}, **detectors})
+    return Panel("model:/credit", "credit", run.panel.context.reference, settings), run
+
+
+def named_pages() -> list[StatePage]:
+    made, run = attacked_panel()
+    found: list[Finding] = []
+    events = CASES["near_duplicate_queries"].alarming()[: FAULT_AT + 300]
+    made.detect(run.columns(events), lambda finding, _: _opened(found, finding))
+    assert made.suspicion is not None and made.suspicion.named == 1
+    return made.dirty()
+
+
+def test_whom_the_tests_have_named_survives_a_restart_and_a_changed_parameter() -> None:
+    pages = named_pages()
+    again, _ = attacked_panel()
+    assert again.restore(pages).anew == {}
+    changed, _ = attacked_panel(outlier_queries={"eps": 0.4})
+    assert set(changed.restore(pages).anew) == {"outlier_queries"}
+    for made in (again, changed):
+        assert made.suspicion is not None and made.suspicion.named == 1
+
+
+def test_a_test_more_or_less_lets_all_clients_begin_anew_and_says_so() -> None:
+    pages = named_pages()
+    other, _ = attacked_panel(margin_queries={"enabled": False})
+    assert "account.attack" in other.restore(pages).anew
+    assert other.suspicion is not None and other.suspicion.named == 0
+
+
+def test_a_shadow_has_no_attack_detectors() -> None:
+    run = Run("predictive_drift", CASES["predictive_drift"])
+    made = Panel("model:/credit@shadow", "credit", run.panel.context.reference, PanelSettings())
+    assert made.suspicion is None and made.attack_state == "off"
+    assert "outlier_queries" in made.off and "predictive_drift" in made.running
