@@ -21,6 +21,8 @@ class Change(NamedTuple):
 
     event: Event
     incident: Incident
+    mark: str = ""
+    """Tells it apart from a like message about the same state, such as before a silence."""
 
 
 def changes(old: Incident | None, new: Incident) -> list[Change]:
@@ -35,6 +37,9 @@ def changes(old: Incident | None, new: Incident) -> list[Change]:
     if old is None:
         at_first = replace(new, status="open", resolved_at=None, resolution="", acknowledged_by=None)
         told.append(Change("incident.opened", at_first))
+    elif old.status == "silenced" and new.status != "resolved":
+        # Whatever was kept from the receiver meanwhile: it is told how things stand.
+        told.append(Change("incident.updated", new, f"silenced until {old.silenced_until}"))
     elif _shape(old) != _shape(new):
         told.append(Change("incident.updated", replace(new, status=old.status, resolved_at=None, resolution="")))
     if new.acknowledged_by is not None and (old is None or old.acknowledged_by != new.acknowledged_by):
@@ -50,7 +55,7 @@ def message_key(receiver: str, change: Change) -> str:
     digest = hashlib.blake2b(digest_size=15)
     parts: list[object] = [receiver, incident.id, change.event]
     if change.event == "incident.updated":
-        parts += [_shape(incident), incident.alarms]
+        parts += [_shape(incident), incident.alarms, *([change.mark] if change.mark else [])]
     elif change.event == "incident.acknowledged":
         parts += [incident.acknowledged_by, incident.alarms]
     digest.update(json.dumps(parts).encode())

@@ -146,7 +146,10 @@ class Daemon:
             return
         if lease is None:
             self.condition.say(True, "standing by: another daemon holds the lease")
-            self._adopt(self._read_again())
+            outcome = self._read_again()
+            if outcome is not None and outcome.config is not None:
+                self._adopt(outcome)
+                self._deliver_anew(store, key)
             self._stop.wait(TICK_SECONDS)
             return
         log.info("lease taken", epoch=lease.epoch)
@@ -197,10 +200,13 @@ class Daemon:
             if session.reloaded is None:
                 return lease
             self._adopt(session.reloaded)
-            # What is being sent may take long to end; the loop and its lease do not wait for it.
-            self._delivery.hold(None)
-            threading.Thread(target=self._delivery.stop, name="delivery ends", daemon=True).start()
-            self._delivery = self._deliver(store, key)
+            self._deliver_anew(store, key)
+
+    def _deliver_anew(self, store: StateStore, key: bytes) -> None:
+        """Receivers as the new configuration says. What is being sent may take long to end; nothing waits for it."""
+        self._delivery.hold(None)
+        threading.Thread(target=self._delivery.stop, name="delivery ends", daemon=True).start()
+        self._delivery = self._deliver(store, key)
 
     def _read_again(self) -> Reloaded | None:
         """The outcome of a reload, if one was asked for."""

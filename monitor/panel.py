@@ -155,8 +155,7 @@ class Panel:
         views = self._views(seen)
         for runner in self._runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
-        if self.suspicion is not None:
-            self._found += map(_Found, self.suspicion.judge(seen))
+        self._suspect(lambda suspicion: suspicion.judge(seen))
         self._report(batch, report)
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
@@ -184,8 +183,7 @@ class Panel:
         """Tell every detector the time. `batch` is an empty one: findings of time have no row."""
         for runner in self._runners:
             self._guarded(runner, lambda d: d.advance(watermark), batch)
-        if self.suspicion is not None:
-            self._found += map(_Found, self.suspicion.advance(watermark))
+        self._suspect(lambda suspicion: suspicion.advance(watermark))
         self._report(batch, report)
 
     def figures(self) -> dict[str, float]:
@@ -334,6 +332,15 @@ class Panel:
                     raise TypeError(f"{runner.detector.name} gives evidence on clients, and declares another account")
         except Exception as error:
             self._fail(runner, error)
+
+    def _suspect(self, ask: Callable[[Suspicion], Iterator[Finding]]) -> None:
+        """What the account of clients finds; an error there is told, and stops nothing else."""
+        if self.suspicion is None:
+            return
+        try:
+            self._found += [_Found(finding) for finding in ask(self.suspicion)]
+        except Exception as error:
+            self.failures.append((ATTACK, whereabouts(error)))
 
     def _settle(self, detector: Detector, evidence: Evidence, batch: Rows) -> None:
         verdict = self.account.judge(evidence)

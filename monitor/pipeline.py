@@ -274,7 +274,7 @@ class Pipeline:
             reason = damaged.get(pairing.subject)
             try:
                 pairing.restore(own.get(name, ()))
-            except ValueError as error:
+            except (ValueError, KeyError) as error:
                 reason = str(error)
             if reason is not None:
                 log.warning("stored requests and responses not read", pairing=name, reason=reason)

@@ -82,7 +82,9 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
     version = prepared.reference.version
     approved = _in_force(store, watch.subject)
     if approved is not None and approved.approved_at is not None and approved.content_hash != version:
-        pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, None))
+        known = {stored.reference.content_hash for stored in store.references(watch.subject)}
+        if version not in known:
+            pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, None))
         pipeline.reference_waits(watch, str(path), at)
         return
     if approved is None or approved.content_hash != version or approved.approved_at is None:

@@ -21,7 +21,8 @@ QUIET = 86_400.0
 """Seconds without new evidence after which a named client is let go."""
 REPEAT = 3_600.0
 """Seconds between two findings about the same client and test."""
-_MONTH = 30 * 86_400.0
+_DAY = 86_400.0
+_MONTH = 30 * _DAY
 _FIRST_N30 = 1_000_000.0
 """Events a month that are assumed until a day of traffic has been seen."""
 
@@ -130,12 +131,16 @@ class Suspicion:
         self._set_threshold()
         if len(batch):
             self._events += len(batch)
-            self._first = float(batch.time[0]) if math.isnan(self._first) else self._first
-            self._last = max(float(batch.time.max()), self._last if not math.isnan(self._last) else -math.inf)
+            self._changed = True
+            now = float(np.median(batch.time))
+            if math.isnan(self._first):
+                self._first = self._last = now
+            # One event of a wrong time must not move the volume for good: time goes on a day a batch, at most.
+            self._last = max(self._last, min(now, self._last + _DAY))
 
     def _set_threshold(self) -> None:
         span = self._last - self._first
-        if span >= 86_400.0:
+        if span >= _DAY:
             self.account.n30 = self._events / span * _MONTH
 
     def _finding(self, suspect: Suspect, batch: Batch, usual: float) -> Finding | None:

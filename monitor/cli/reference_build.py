@@ -7,10 +7,12 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -23,22 +25,35 @@ if TYPE_CHECKING:
     from monitor.intake.events import Event
 
 
+_DAY: Final = 86_400.0
+
+
 def reference_build(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Predictions as JSON lines or CSV (plain or .gz), or Parquet.")
-    ],
     model: Annotated[str, typer.Option(help="Name of the model.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Predictions as JSON lines or CSV (plain or .gz), or Parquet."),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="Take a stretch of this topic instead of a file.")] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Where the stretch begins; default a day ago.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Where it ends; default now.")] = None,
     tenant: Annotated[str, typer.Option(help="Its tenant.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reference here; new, or .gz.")] = None,
     config: ConfigFile = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
-    """Check a file of rows, show what a reference made of it would hold, and write it with --out.
+    """Check rows of a file or a topic, show what a reference made of them would hold, and write it with --out.
 
     What is written has features and answers only: no client, no id. A configuration that is there gives the
     model its features and classes.
     """
     settings = read_config(config)
+    if (file is None) == (topic is None):
+        raise typer.BadParameter("Give either FILE or --topic.")
+    if topic is None and (begin is not None or end is not None):
+        raise typer.BadParameter("--from and --to belong to --topic.")
     if out is not None and out.exists():
         raise CommandError(f"{out} exists already: name a new file")
     from monitor.assembly import reference_rules, watch_settings
@@ -49,12 +64,19 @@ def reference_build(
 
     settings = settings or Config()
     with _progress(MAX_ROWS) as progress:
-        rows = read_reference(file, formats()["native"], reference_rules(settings), progress)
+        if file is not None:
+            rows = read_reference(file, formats()["native"], reference_rules(settings), progress)
+        else:
+            from monitor.topic_rows import topic_rows
+
+            now = time.time()
+            span = now - _DAY if begin is None else _time("--from", begin), now if end is None else _time("--to", end)
+            rows = topic_rows(settings, str(topic), model, tenant, *span, progress)
     entry = settings.model_settings(model, tenant)
     watch = Watch(f"model:{tenant}/{model}", model, tenant, watch_settings(entry, settings.detectors))
     reference = watch.prepare(rows, entry.reference_is).reference
     if len(rows) >= MAX_ROWS:
-        say(f"{file}: the first {MAX_ROWS:,} rows are taken; more teach nothing new")
+        say(f"{file or topic}: the first {MAX_ROWS:,} rows are taken; more teach nothing new")
     if out is not None:
         _write(out, rows)
     summary = {"model": model, "rows": len(reference), "content_hash": reference.version}
@@ -62,7 +84,7 @@ def reference_build(
     if output is Output.JSON:
         print_json(summary)
     else:
-        _print(file, summary)
+        _print(str(file or f"topic {topic}"), summary)
 
 
 @contextmanager
@@ -79,7 +101,16 @@ def _progress(most: int) -> Iterator[Callable[[int], None]]:
         yield lambda rows: bar.update(task, completed=rows)
 
 
-def _print(file: Path, summary: dict[str, Any]) -> None:
+def _time(option: str, text: str) -> float:
+    """Epoch seconds of an RFC 3339 time."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("Write it as 2026-11-20T08:00:00Z.", param_hint=option) from None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _print(file: str, summary: dict[str, Any]) -> None:
     print_line(f"{file}: {summary['rows']:,} rows, {len(summary['fields'])} columns, content {summary['content_hash']}")
     columns = ("column", "role", "kind", "missing", "unusable", "#values")
     shares = ((f"{f['missing']:.1%}", f"{f['unusable']:.1%}") for f in summary["fields"])

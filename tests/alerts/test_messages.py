@@ -48,6 +48,17 @@ def test_steps_of_one_commit_are_told_in_order_each_as_it_was() -> None:
     assert [c.incident.resolved_at for c in told] == [None, None, 5_000.0]
 
 
+def test_when_a_silence_ends_it_is_told_how_things_stand_with_a_key_of_its_own() -> None:
+    _, first = opened()
+    silenced = replace(first, status="silenced", silenced_until=60.0)
+    (told,) = changes(silenced, first)
+    assert told.event == "incident.updated" and told.incident == first
+    (again,) = changes(replace(silenced, silenced_until=120.0), first)
+    assert message_key("hook", told) != message_key("hook", again)
+    closed = replace(first, status="resolved", resolved_at=70.0)
+    assert events(silenced, closed) == ["resolved"]
+
+
 def test_a_silenced_incident_says_nothing() -> None:
     _, first = opened()
     assert events(None, replace(first, status="silenced")) == []

@@ -125,3 +125,18 @@ def test_a_shadow_has_no_attack_detectors() -> None:
     made = Panel("model:/credit@shadow", "credit", run.panel.context.reference, PanelSettings())
     assert made.suspicion is None and made.attack_state == "off"
     assert "outlier_queries" in made.off and "predictive_drift" in made.running
+
+
+def test_an_error_in_the_account_of_clients_is_told_and_stops_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, run = attacked_panel()
+    assert made.suspicion is not None
+
+    def broken(batch: Batch) -> list[Finding]:
+        raise ArithmeticError("no")
+
+    monkeypatch.setattr(made.suspicion, "judge", broken)
+    found: list[Finding] = []
+    events = CASES["predictive_drift"].alarming()[: FAULT_AT + 200]
+    made.detect(run.columns(events), lambda finding, _: _opened(found, finding))
+    assert [name for name, _ in made.failures] == ["account.attack"]
+    assert any(f.kind == "feature_drift" for f in found)

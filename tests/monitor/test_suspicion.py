@@ -99,3 +99,13 @@ def test_the_threshold_follows_the_traffic() -> None:
     made._events, made._first, made._last = 10_000_000_000, 0.0, 86_400.0
     list(made.judge(batch("c_x", 1, later=-1e9)))
     assert made.account.threshold == pytest.approx(np.log(3 * 3e11), rel=1e-3)
+
+
+def test_one_event_of_a_wrong_time_does_not_move_the_volume_for_good() -> None:
+    made = suspicion()
+    for day in range(3):
+        list(made.judge(batch("c_x", 1_000, later=day * 86_400.0)))
+    before = made.account.n30
+    list(made.judge(batch("c_x", 1, later=2e9)))
+    list(made.judge(batch("c_x", 1, later=3 * 86_400.0)))
+    assert before / 2.5 < made.account.n30 < 2.5 * before
