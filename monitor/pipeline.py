@@ -45,6 +45,7 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
+_PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Pipeline:
         self.metrics = metrics
         self.book = IncidentBook(open_incidents)
         self.watches: dict[str, Watch] = {}
+        self._watched: dict[tuple[str, str, bool], Watch] = {}
+        """The same by model, tenant and whether it is a shadow: no text is made for an event."""
         self.partitions: dict[tuple[str, int], _Partition] = {}
         self.urgent = False
         """Something to tell: the next tick should be followed by a commit."""
@@ -129,8 +132,9 @@ class Pipeline:
                 rejected += whole
                 rows_rejected += 0 if whole else len(bad)
             for event in events:
-                corrected += event.time_corrected
-                unknown += event.unknown_fields
+                if event.time_corrected or event.unknown_fields:
+                    corrected += event.time_corrected
+                    unknown += event.unknown_fields
                 self._route(event, (*origin, event.row))
         gap = fresh[-1].offset + 1 - begin - len(fresh)
         self._count(topic, place, len(fresh), rejected, rows_rejected, corrected, unknown, gap)
@@ -335,19 +339,19 @@ class Pipeline:
         if not self._now:
             self._now = event.time
         kind = event.type
-        if kind is EventType.PREDICTION or kind is EventType.LABEL:
+        if kind is _PREDICTION or kind is _LABEL:
             watch = self._watch(event.model or "", event.tenant, event.shadow)
             if watch is None:
                 self.metrics.unwatched.inc()
                 self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
-            elif kind is EventType.LABEL:
+            elif kind is _LABEL:
                 if watch.add_label(event, place):
                     self._cut(watch)
                     self._watch_health(watch)
             elif watch.add_prediction(event, place):
                 self._cut(watch)
                 self._watch_health(watch)
-        elif kind is EventType.ACCESS:
+        elif kind is _ACCESS:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
             self.traffic.access(event, place[0])
@@ -368,9 +372,13 @@ class Pipeline:
         return known.features, known.classes
 
     def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
-        subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"
-        watch = self.watches.get(subject)
+        key = (model, tenant, shadow)
+        watch = self._watched.get(key)
         if watch is not None:
+            return watch
+        subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"
+        if subject in self.watches:
+            watch = self._watched[key] = self.watches[subject]
             return watch
         name = f"{tenant}/{model}" if tenant else model
         # A plain name in the configuration serves every tenant's model, but names only the one without a tenant:

@@ -27,6 +27,7 @@ from monitor.intake.columns import (
     Schema,
     build_batch,
     build_reference,
+    codes_of,
     infer_schema,
 )
 from monitor.intake.events import Event
@@ -254,10 +255,9 @@ class Watch:
 
     def _count(self, events: Sequence[Event]) -> None:
         self.predictions += len(events)
-        names: dict[str, int] = {}
-        codes = [-1 if e.client is None else names.setdefault(e.client, len(names)) for e in events]
+        names, codes = codes_of([e.client for e in events])
         time = np.array([e.time for e in events])
-        self.clients.add(np.array(codes, np.int32), tuple(names), time)
+        self.clients.add(codes, names, time)
         self.watermark = max(self.watermark, float(time.max(initial=self.watermark)))
 
     def _learn(self, events: Sequence[Event]) -> None:
