@@ -89,6 +89,8 @@ def watch_settings(
         attack_budget=settings.budget.attack,
         calibration=None if settings.calibration is None else settings.calibration.duration.total_seconds(),
         services={id if pseudonyms is None else pseudonyms.client(id): name for id, name in named},
+        segments=settings.segments,
+        importances=dict(settings.importances),
         detectors=detectors,
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
@@ -192,6 +194,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "shape", "threshold", "segments", "importances", "on_new_version",
+    "owner", "shape", "threshold", "importances", "on_new_version",
     "season",
 }  # fmt: skip

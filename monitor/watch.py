@@ -288,6 +288,7 @@ def slim(event: Event) -> Event:
         event.type,
         event.time,
         model_version=event.model_version,
+        segment=event.segment,
         features=features,
         vector=None if event.vector is None else event.vector[:MAX_FIELDS],
         prediction=_slim_value(event.prediction),

@@ -68,7 +68,10 @@ class _ModelKeys(Section):
     shape: tuple[Positive, ...] = key("Shape of `input` where it is nested or encoded.", [])
     classes: tuple[Label, ...] = key("Class names in the order of a score array.", [])
     threshold: Mapping[str, Number] = key("Decision threshold of the score, by class.", {})
-    segments: tuple[Name, ...] = key("Fields whose values are watched separately.", [])
+    segments: tuple[Name, ...] = key(
+        "Categorical fields, or `segment` as events carry it; values with 100 reference rows are watched separately.",
+        [],
+    )
     importances: Mapping[str, Weight] = key("Importance of features, for severity.", {})
     services: Mapping[str, Name] = key("Declared service accounts: identity → name.", {})
     labels: Labels = key("Joining of labels.", {})

@@ -103,6 +103,7 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
     numeric, absent = _numeric(schema.numeric, columns[: len(schema.numeric)], len(rows))
     category, absent_too = _category(schema.category, schema.vocabulary, columns[len(schema.numeric) :], len(rows))
     clients, client = codes_of([e.client for e in events])
+    segments, segment = codes_of([e.segment for e in events])
     versions, version = codes_of([e.model_version for e in events])
     return Batch(
         subject=subject,
@@ -120,6 +121,8 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
         event_ids=tuple(e.event_id for e in events),
         new_fields=() if schema.closed else _new_fields(rows, schema, absent + absent_too),
         margin=_margins([e.scores for e in events]),
+        segment=segment if segments else None,
+        segments=segments,
     )
 
 
