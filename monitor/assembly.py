@@ -95,7 +95,7 @@ def watch_settings(
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
     traffic = traffic_settings(settings.budget, detectors)
-    return WatchSettings(panel, settings.features, settings.classes, labels, traffic)
+    return WatchSettings(panel, settings.features, settings.classes, labels, traffic, settings.on_new_version)
 
 
 def traffic_settings(budget: Budget, detectors: Mapping[str, Mapping[str, object]]) -> TrafficSettings | None:
@@ -194,6 +194,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "shape", "threshold", "importances", "on_new_version",
+    "owner", "shape", "threshold", "importances",
     "season",
 }  # fmt: skip

@@ -26,7 +26,7 @@ from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
 from monitor.panel import SHADOW
-from monitor.references import reference_row
+from monitor.references import FOR_NEW_VERSION, reference_row
 from monitor.state.commands import Command
 from monitor.state.unit import (
     AuditRow,
@@ -45,6 +45,8 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
+HELD = "held:"
+"""Cause of the incident that a new version waits, before its subject."""
 _PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
 
 
@@ -247,6 +249,11 @@ class Pipeline:
         stored = list(pages)
         restored = watch.restore(stored, counted)
         self._model_metrics.begin(watch)
+        held = f"{HELD}{watch.subject}"
+        if watch.held is None:
+            self.health.over(held, self._now)
+        elif not self.health.touch(held, self._now):  # somebody resolved it while no daemon ran
+            watch.release()
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
             self._starts_anew(watch.subject, name, reason)
@@ -321,6 +328,9 @@ class Pipeline:
             return
         apply_command(self.book, references, command, self._now).add_to(self._unit)
         self.health.resolved(self.book)
+        for watch in self.watches.values():
+            if watch.held is not None and not self.health.touch(f"{HELD}{watch.subject}", self._now):
+                watch.release()
         self.urgent = True
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -362,8 +372,39 @@ class Pipeline:
         """Judge the queued events of a model, and count them as its traffic."""
         predictions = watch.queued
         watch.cut(self._report)
+        if watch.rolled is not None:
+            self._rolled(watch, watch.rolled)
         if predictions:
             self.traffic.predictions(predictions, watch.subject, watch.settings.traffic)
+
+    def _rolled(self, watch: Watch, version: str) -> None:
+        """A new version answers, and is learnt afresh or held, as the configuration has it: say so."""
+        watch.rolled = None
+        self.urgent = True
+        held = watch.held is not None
+        log.warning("a new version answers", model=watch.model, version=version, held=held)
+        self._unit.audit.append(
+            AuditRow(
+                self._now,
+                "configuration",
+                "version.held" if held else "version.fresh",
+                watch.subject,
+                {"version": version},
+            )
+        )
+        what = (
+            "versions held: resolve this incident to watch it by the present reference"
+            if held
+            else "versions learnt afresh"
+        )
+        measure = Measure("versions", f"{watch.subject}: {version}"[:400], 1.0, 0.0, what, 1, self._now, self._now)
+        self.health.tell(
+            f"{HELD}{watch.subject}" if held else f"anew:{watch.subject}:version", measure, self._now, "info"
+        )
+        if not held:
+            for incident in self.book.open():
+                if incident.subject == watch.subject and incident.account != "traffic":
+                    self.book.resolve(incident.id, self._now, f"version {version} is learnt afresh"[:400])
 
     def _names(self, model: str, tenant: str) -> tuple[Sequence[str], Sequence[str]]:
         """Declared features and classes of a model, whether it is watched or not."""
@@ -470,4 +511,6 @@ def _learnt(watch: Watch, at: float) -> list[ReferenceRow]:
     rows, watch.learnt = watch.learnt, None
     if rows is None or watch.panel is None:
         return []
-    return [reference_row(watch.subject, rows, watch.panel.context.reference.version, "live", at, None)]
+    version, watch.learnt_for = watch.learnt_for, None
+    approved = None if version is None else FOR_NEW_VERSION
+    return [reference_row(watch.subject, rows, watch.panel.context.reference.version, "live", at, approved)]

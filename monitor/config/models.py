@@ -76,7 +76,9 @@ class _ModelKeys(Section):
     services: Mapping[str, Name] = key("Declared service accounts: identity → name.", {})
     labels: Labels = key("Joining of labels.", {})
     on_new_version: Literal["inherit", "fresh", "hold"] = key(
-        "What a new version keeps: its inputs' baselines (inherit), nothing (fresh), or it waits (hold).", "inherit"
+        "When a new version answers most predictions: keep what was learnt (inherit), learn afresh (fresh), or judge "
+        "nothing until its incident is resolved or another reference approved (hold).",
+        "inherit",
     )
     calibration: Calibration | None = key(
         "Honest behaviour is learnt from this first stretch; without it, from the first 2,000 distinct queries.", None
