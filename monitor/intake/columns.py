@@ -127,10 +127,16 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
 
 
 def build_reference(events: Sequence[Event], schema: Schema, origin: Origin, subject: str) -> Reference:
-    """A reference from its events. Its version is the hash of its content, whatever the source."""
+    """A reference from its events. Its version is the hash of its content, whatever the source.
+
+    Rows that carry times are put in their order, which then has a meaning: neighbours in time resemble each other.
+    """
+    ordered = len({e.time for e in events}) > 1
+    if ordered:
+        events = sorted(events, key=lambda e: e.time)
     places = [("reference", 0, i, 0) for i in range(len(events))]
     rows = build_batch(subject, 0, events, places, schema)
-    return Reference(rows, origin, content_hash(rows))
+    return Reference(rows, origin, content_hash(rows), ordered)
 
 
 def content_hash(rows: Batch) -> str:

@@ -164,3 +164,10 @@ def test_a_row_is_the_same_in_any_company(regions: list[Any], scored: bool) -> N
             for j, v in [*enumerate(t.vocabulary)]
         ]
         assert words[: len(a.names)] == words[len(a.names) :]
+
+
+def test_reference_rows_with_times_are_put_in_their_order() -> None:
+    made = [event({"age": float(t), "region": "EU", "vip": True}, time=t) for t in (3.0, 1.0, 2.0)]
+    reference = build_reference(made, infer_schema(REFERENCE), "file", "model:/m")
+    assert reference.ordered and reference.rows.numeric.values[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert not build_reference(REFERENCE, infer_schema(REFERENCE), "file", "model:/m").ordered
