@@ -91,11 +91,17 @@ def watch_settings(
         services={id if pseudonyms is None else pseudonyms.client(id): name for id, name in named},
         segments=settings.segments,
         importances=dict(settings.importances),
-        detectors=detectors,
+        detectors=detectors if settings.season == "auto" else _without_season(detectors),
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
     traffic = traffic_settings(settings.budget, detectors)
     return WatchSettings(panel, settings.features, settings.classes, labels, traffic, settings.on_new_version)
+
+
+def _without_season(detectors: Mapping[str, Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    """The parameters of detectors where no daily swing is to be expected; what is given by name stays."""
+    seasonal = [name for name, cls in registry().items() if "season_swing" in cls.Params.__dataclass_fields__]
+    return {**detectors, **{name: {"season_swing": 0.0, **detectors.get(name, {})} for name in seasonal}}
 
 
 def traffic_settings(budget: Budget, detectors: Mapping[str, Mapping[str, object]]) -> TrafficSettings | None:

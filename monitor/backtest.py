@@ -150,11 +150,13 @@ class _References:
         settings = self._config.model_settings(watch.model, watch.tenant)
         path = self._given.reference or _path(settings.reference)
         training = self._given.training or _path(settings.training_rows)
+        if training is not None:
+            watch.training = self._rows(training)
         if path is None:
             return
         origin: Origin = settings.reference_is
         try:
-            watch.use(watch.prepare(self._rows(path), origin, self._rows(training) if training else ()))
+            watch.use(watch.prepare(self._rows(path), origin))
         except ReferenceFileError:
             raise
         except ValueError as error:

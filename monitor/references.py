@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ MAX_ROWS = 50_000
 """Rows taken of a reference file; more teach the target nothing that these do not."""
 FOR_NEW_VERSION = "on_new_version: fresh"
 """Approves the reference that is learnt for a new version: the configuration asks for it."""
+TARGET, TRAINING = "target", "training"
+"""Roles: what the data should be, and the rows the model was trained on."""
 _VERSION = 1
 _ANY_TIME = 946_684_800.0
 """Stands for the time of rows that carry none (2000-01-01): all equal, so nothing is read from it."""
@@ -61,13 +64,19 @@ def read_reference(
 
 
 def reference_row(
-    subject: str, rows: Sequence[Event], content_hash: str, origin: str, at: float, approved_by: str | None
+    subject: str,
+    rows: Sequence[Event],
+    content_hash: str,
+    origin: str,
+    at: float,
+    approved_by: str | None,
+    role: str = TARGET,
 ) -> ReferenceRow:
-    """A version of a target as it is stored. Without `approved_by` it is provisional."""
+    """A version of a reference as it is stored. Without `approved_by` it is provisional."""
     page = {"rows": np.frombuffer(pack_rows(rows), np.uint8).copy()}
     return ReferenceRow(
         subject=subject,
-        role="target",
+        role=role,
         content_hash=content_hash,
         origin=origin,
         arrays=encode(page, _VERSION),
@@ -76,6 +85,19 @@ def reference_row(
         approved_at=None if approved_by is None else at,
         approved_by=approved_by,
     )
+
+
+def training_row(subject: str, rows: Sequence[Event], file: str, at: float) -> ReferenceRow:
+    """The rows a model was trained on, as they are stored; `file` is the digest of the file they stood in."""
+    content = hashlib.blake2b(pack_rows(rows), digest_size=16).hexdigest()
+    row = reference_row(subject, rows, content, "file", at, "configuration", TRAINING)
+    return row._replace(meta={**row.meta, "file": file})
+
+
+def file_digest(path: Path) -> str:
+    """Hash of the bytes of a file. OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def rows_of(stored: ReferenceRow) -> list[Event]:
@@ -105,7 +127,7 @@ def in_force(stored: Sequence[V]) -> V | None:
 
     An earlier version that is approved again is in force again.
     """
-    targets = [r for r in stored if r.role == "target"]
+    targets = [r for r in stored if r.role == TARGET]
     approved = [(r.approved_at, number) for number, r in enumerate(targets) if r.approved_at is not None]
     return targets[max(approved)[1]] if approved else targets[-1] if targets else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -11,10 +11,22 @@ from monitor.assembly import reference_file, reference_rules
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.failpoints import failpoint
+from monitor.intake.events import Event
 from monitor.intake.formats.base import formats
 from monitor.intake.sources.base import Source, TopicPartition
 from monitor.pipeline import Pipeline
-from monitor.references import FOR_NEW_VERSION, in_force, origin_of, read_reference, reference_row, rows_of
+from monitor.references import (
+    FOR_NEW_VERSION,
+    TRAINING,
+    ReferenceFileError,
+    file_digest,
+    in_force,
+    origin_of,
+    read_reference,
+    reference_row,
+    rows_of,
+    training_row,
+)
 from monitor.state.lease import Lease
 from monitor.state.reader import DamagedPage
 from monitor.state.store import StateStore
@@ -38,6 +50,7 @@ def load_state(
         tenant, _, model = name.rpartition("/")
         watch = pipeline.listed_watch(model, tenant)
         try:
+            watch.training = _training(config, store, pipeline, watch, clock.now())
             _adopt_file(config, store, pipeline, watch, clock.now())
         except ValueError as error:
             log.error("reference not used", model=name, reason=str(error))
@@ -73,12 +86,9 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
     path = reference_file(settings)
     if path is None:
         return
-    rules = reference_rules(config)
-    rows = read_reference(path, formats()["native"], rules)
-    apart = settings.training_rows
-    training = [] if apart is None else read_reference(apart.path, formats()["native"], rules)
+    rows = read_reference(path, formats()["native"], reference_rules(config))
     origin = settings.reference_is
-    prepared = watch.prepare(rows, origin, training)
+    prepared = watch.prepare(rows, origin)
     version = prepared.reference.version
     approved = _in_force(store, watch.subject)
     if approved is not None and approved.approved_at is not None and approved.content_hash != version:
@@ -91,6 +101,29 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
     if approved is None or approved.content_hash != version or approved.approved_at is None:
         pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, "configuration"))
     watch.use(prepared)
+
+
+def _training(config: Config, store: StateStore, pipeline: Pipeline, watch: Watch, at: float) -> Sequence[Event]:
+    """The rows under `training_rows:` of a model: as they are stored, unless the file has changed since.
+
+    A file that is gone is no fault: what was read of it is in the database.
+    """
+    place = config.model_settings(watch.model, watch.tenant).training_rows
+    if place is None:
+        return ()
+    stored = [r.reference for r in store.references(watch.subject) if r.reference.role == TRAINING]
+    try:
+        digest = file_digest(place.path)
+    except OSError as error:
+        if not stored:
+            raise ReferenceFileError(f"{place.path} cannot be read: {error}") from error
+        log.warning("training rows as stored: their file cannot be read", model=watch.model, reason=str(error))
+        return rows_of(stored[-1])
+    if stored and stored[-1].meta.get("file") == digest:
+        return rows_of(stored[-1])
+    rows = read_reference(place.path, formats()["native"], reference_rules(config))
+    pipeline.add_reference(training_row(watch.subject, rows, digest, at))
+    return rows
 
 
 def _adopt_stored(store: StateStore, pipeline: Pipeline, watch: Watch, at: float) -> None:

@@ -94,6 +94,8 @@ class Watch:
         self.clients = ClientLedger()
         self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
+        self.training: Sequence[Event] = ()
+        """Rows the model was trained on, where they are given; a reference prepared from now on has them."""
         self.learnt: list[Event] | None = None
         """Rows of a provisional reference just made, until the caller has taken them for storage."""
         self.learnt_for: str | None = None
@@ -119,16 +121,13 @@ class Watch:
         """Whether the model predicts numbers, not classes, as far as its reference shows."""
         return self._schema is not None and VALUE in self._schema.outputs_numeric
 
-    def prepare(self, rows: Sequence[Event], origin: Origin, training: Sequence[Event] = ()) -> Prepared:
-        """A reference of this model made of these rows, not yet in force. ValueError when they carry no features.
-
-        `training` are the rows the model was trained on, where the reference is not made of them.
-        """
+    def prepare(self, rows: Sequence[Event], origin: Origin) -> Prepared:
+        """A reference of this model made of these rows, not yet in force. ValueError when they carry no features."""
         schema = infer_schema(rows, self.settings.features, self.settings.classes)
         reference = build_reference(rows, schema, origin, self.subject)
-        if training:
-            places = [("training", 0, i, 0) for i in range(len(training))]
-            reference = replace(reference, training=build_batch(self.subject, 0, training, places, schema))
+        if self.training:
+            places = [("training", 0, i, 0) for i in range(len(self.training))]
+            reference = replace(reference, training=build_batch(self.subject, 0, self.training, places, schema))
         return Prepared(schema, reference)
 
     def use(self, prepared: Prepared) -> None:

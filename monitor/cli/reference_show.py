@@ -91,7 +91,7 @@ def _panel(config: Config, store: StateStore, subject: str, version: StoredRefer
 def _watch(config: Config, store: StateStore, subject: str, version: StoredReference | None) -> Watch:
     """The model with this reference and nothing seen; without one, with what it has learnt for its own."""
     from monitor.assembly import watch_settings
-    from monitor.references import origin_of, rows_of
+    from monitor.references import TRAINING, origin_of, rows_of
     from monitor.watch import Watch
 
     tenant, _, model = subject.removeprefix("model:").rpartition("/")
@@ -99,6 +99,8 @@ def _watch(config: Config, store: StateStore, subject: str, version: StoredRefer
     if version is None:
         watch.restore(store.load_pages(subject, damaged=[]))
     else:
+        trained = [r.reference for r in store.references(subject) if r.reference.role == TRAINING]
+        watch.training = rows_of(trained[-1]) if trained else ()
         watch.use(watch.prepare(rows_of(version.reference), origin_of(version.reference)))
     return watch
 

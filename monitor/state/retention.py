@@ -118,12 +118,11 @@ def _old_messages(db: Database, connection: Connection, status: str, before: flo
 
 
 def _old_references(db: Database, connection: Connection, before: float) -> int:
-    """Targets that were replaced: neither in force nor the newest, and neither stored nor approved since then."""
-    by_subject: dict[str, list[versions.ReferenceSummary]] = {}
+    """Versions that were replaced: neither in force nor the newest, and neither stored nor approved since then."""
+    by_role: dict[tuple[str, str], list[versions.ReferenceSummary]] = {}
     for row in versions.summaries_in(db, connection):
-        if row.role == "target":
-            by_subject.setdefault(row.subject, []).append(row)
-    old = [row for rows in by_subject.values() for row in _replaced(rows, before)][:BATCH]
+        by_role.setdefault((row.subject, row.role), []).append(row)
+    old = [row for rows in by_role.values() for row in _replaced(rows, before)][:BATCH]
     for row in old:
         same = references.c.subject == row.subject, references.c.role == row.role, references.c.version == row.version
         connection.execute(references.delete().where(references.c.group_id == db.group, *same))
@@ -131,6 +130,6 @@ def _old_references(db: Database, connection: Connection, before: float) -> int:
 
 
 def _replaced(rows: Sequence[versions.ReferenceSummary], before: float) -> list[versions.ReferenceSummary]:
-    """Of the versions of one subject, oldest first, those that can go."""
+    """Of the versions of one subject and role, oldest first, those that can go."""
     kept = in_force(rows)
     return [r for r in rows[:-1] if r is not kept and max(r.created_at, r.approved_at or 0.0) < before]

@@ -63,13 +63,13 @@ class EndingSource(MemorySource):
         return polled
 
 
-def configuration(directory: Path, url: str | None = None, more: str = "") -> Config:
-    """One topic from its beginning, a commit at every tick, a reference beside it, and `more` keys."""
+def configuration(directory: Path, url: str | None = None, more: str = "", model: str = "") -> Config:
+    """One topic from its beginning, a commit at every tick, a reference beside it; `more` keys, and those of `model`."""
     text = f"""
 kafka: {{bootstrap_servers: ["unused:9092"], group: crash, topics: [{{name: {TOPIC}, start: earliest, live: false}}]}}
 store: {{url: "{url or f"sqlite:///{directory}/state.db"}", commit_interval: 0.2s}}
 identity: {{key_file: {directory}/identity.key}}
-models: {{credit-risk: {{reference: {directory}/reference.jsonl}}}}
+models: {{credit-risk: {{reference: {directory}/reference.jsonl{model and f", {model}"}}}}}
 api: {{listen: "127.0.0.1:0"}}
 {more}
 """

@@ -11,10 +11,12 @@ from alerts.incidents import Incident
 from monitor.config import Config
 from monitor.demo.traffic import CreditTraffic, write_events
 from monitor.intake.sources.memory import MemoryBroker
+from monitor.references import TRAINING, rows_of
 from monitor.state.store import open_store
 from tests.crash.runner import configuration, fill, run
 
 START = 1_763_625_600.0
+SUBJECT = "model:/credit-risk"
 
 
 @pytest.fixture
@@ -103,3 +105,32 @@ def test_damaged_pages_start_their_detector_anew_and_counts_stay(config: Config)
     store.close()
     assert model["predictions"] == 1_500
     assert {i.severity for i in health(config)} == {"info"} and any("field_rule" in i.why for i in health(config))
+
+
+def test_training_rows_are_read_once_and_outlive_their_file(config: Config, tmp_path: Path) -> None:
+    def stored() -> list[tuple[int, int]]:
+        store = open_store(config.store.url.url, "crash")
+        rows = [
+            (r.version, len(rows_of(r.reference))) for r in store.references(SUBJECT) if r.reference.role == TRAINING
+        ]
+        store.close()
+        return rows
+
+    training = tmp_path / "training.jsonl"
+    write_events(training, CreditTraffic(4).reference(120))
+    named = configuration(tmp_path, model=f"training_rows: {training}")
+    broker = start(named, 300)
+    assert stored() == [(1, 120)]
+    training.unlink()
+    start(named, 300, broker)
+    assert stored() == [(1, 120)] and state(named) == "watching" and health(named) == []
+    write_events(training, CreditTraffic(5).reference(80))
+    start(named, 300, broker)
+    assert stored() == [(1, 120), (2, 80)]
+
+
+def test_missing_training_rows_are_said(config: Config, tmp_path: Path) -> None:
+    named = configuration(tmp_path, model=f"training_rows: {tmp_path}/nothing.jsonl")
+    start(named, 300)
+    (incident,) = health(named)
+    assert "nothing.jsonl" in incident.why

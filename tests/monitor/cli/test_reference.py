@@ -93,8 +93,9 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert paging["predictive_drift"]["can_page"] == "partly" and "7 so far" in paging["predictive_drift"]["reason"]
     assert paging["field_rule"]["can_page"] == "yes" and paging["field_rule"]["runs"]
     filled.config.write_text(filled.config.read_text() + "detectors: {field_rule: {enabled: false}}\n")
-    rule = filled.json("reference", "show", "--model", "credit-risk")["detectors"][-1]
-    assert (rule["detector"], rule["can_page"]) == ("field_rule", "no") and "switched off" in rule["reason"]
+    shown = filled.json("reference", "show", "--model", "credit-risk")["detectors"]
+    rule = next(d for d in shown if d["detector"] == "field_rule")
+    assert rule["can_page"] == "no" and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
     assert "version 1" in text and "Waiting for approval: version 2" in text
     assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
