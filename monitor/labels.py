@@ -68,7 +68,7 @@ class ModelLabels:
         before = np.array(self._before, np.int64)
         self._events, self._places, self._before = [], [], []
         marks = np.maximum.accumulate(np.array([cut.watermark, *(e.time for e in cut.events)]))
-        joined = self.join.add(self._asked(cut.events), told, float(marks[-1]))
+        joined = self.join.add(self._asked(cut.events), told, cut.watermark)
         self.lags.extend((joined.time - joined.asked)[~np.isnan(joined.asked)].tolist())
         if schema is None or not len(joined):
             return None
