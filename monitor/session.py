@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -20,6 +20,7 @@ from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
+from monitor.outgoing import outbox_writer
 from monitor.pipeline import Pipeline
 from monitor.reload import Reloaded
 from monitor.reload_notes import tell_reload, tell_restart
@@ -94,6 +95,7 @@ class Session:
         networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
         self.pseudonyms = Pseudonyms(key, networks)
         settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
+        settings = replace(settings, outbox=outbox_writer(config, parts.store.told()))
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
         topics = [topic.name for topic in config.need_kafka().topics]
         self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
