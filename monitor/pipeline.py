@@ -168,8 +168,11 @@ class Pipeline:
         self._unit.audit.append(act)
         self.urgent = True
 
-    def tick(self, at: float) -> None:
-        """Let time pass: every queued event is judged, and detectors hear the watermark."""
+    def tick(self, at: float, listening: bool = True) -> None:
+        """Let time pass: every queued event is judged, and detectors hear the watermark.
+
+        `listening`: whether the source could be read since the last tick.
+        """
         self._now = at
         for pairing in self.pairings.values():
             pairing.tick(at)
@@ -177,12 +180,12 @@ class Pipeline:
             self._cut(watch)
             watch.advance(self._report)
             self._watch_health(watch)
-        self.traffic.tick(at)
+        self.traffic.tick(at, listening)
         self.health.fade(at)
         if self.book.end_silences(at):
             self.urgent = True
         self._model_metrics.show(self.watches)
-        self._unit.trail.append(Tick(at))
+        self._unit.trail.append(Tick(at, listening))
         failpoint("after_tick")
 
     # --- output --------------------------------------------------------------------------------------------------

@@ -83,8 +83,6 @@ class TrafficDesk:
         self._settings = settings
         self._max_series = max_series
         self._watches: dict[str, TrafficWatch] = {}
-        self.listening = True
-        """False while the source cannot be read: time stands still for subjects that are not heard."""
         self._ticked: float | None = None
         self.refused = 0
         """Samples of series beyond the limit."""
@@ -120,9 +118,10 @@ class TrafficDesk:
         if len(watch.queue) >= CUT:
             watch.cut(self._report(watch))
 
-    def tick(self, at: float) -> None:
-        """Judge all that waits, and let time pass."""
-        deaf = 0.0 if self.listening or self._ticked is None else max(at - self._ticked, 0.0)
+    def tick(self, at: float, listening: bool = True) -> None:
+        """Judge all that waits, and let time pass. It stands still for subjects that are not heard while the source
+        cannot be read (not `listening`)."""
+        deaf = 0.0 if listening or self._ticked is None else max(at - self._ticked, 0.0)
         self._ticked = at
         for watch in self._watches.values():
             report = self._report(watch)

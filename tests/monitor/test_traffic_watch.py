@@ -17,7 +17,8 @@ from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import decode, encode
-from monitor.state.unit import CommitUnit, StatePage
+from monitor.state.rows import packed_trail, unpacked_trail
+from monitor.state.unit import CommitUnit, StatePage, Tick
 from monitor.traffic_watch import DETECTOR
 from monitor.watch import WatchSettings
 
@@ -131,15 +132,26 @@ def test_a_stream_that_falls_silent_is_heard_by_ticks_but_a_backlog_is_not(error
         p.tick(now + second)
     units.append(p.take_unit(now + 120))
     assert incidents(units) == {}
-    p.traffic.listening = False  # no broker answers for half a day: that is no silence of the clients
+    # no broker answers for half a day: that is no silence of the clients
     for second in range(120, 43_200, 10):
-        p.tick(now + second)
-    p.traffic.listening = True
-    assert incidents([p.take_unit(now + 43_200)]) == {}
+        p.tick(now + second, listening=False)
+    units.append(p.take_unit(now + 43_200))
+    assert incidents(units) == {}
     now += 43_080
     for second in range(120, 7_200, 10):
         p.tick(now + second)
-    (found,) = incidents([p.take_unit(now + 7_200)]).values()
+    units.append(p.take_unit(now + 7_200))
+    (found,) = incidents(units).values()
+    lines, again = [msgspec.json.encode(e) for e in honest], pipeline()
+    for unit in units:  # the trail alone says which ticks were deaf
+        for piece in unpacked_trail(packed_trail(unit.trail)):
+            if isinstance(piece, Tick):
+                again.tick(piece.at, piece.listening)
+            else:
+                rows = range(piece.start, piece.stop)
+                again.feed(TOPIC, 0, [Record(TOPIC, 0, i, None, None, lines[i]) for i in rows])
+        repeated = again.take_unit(unit.at)
+        assert repeated.trail == unit.trail and repeated.incidents == unit.incidents
     assert found.kind == "traffic_anomaly" and found.opened_at < START + 32 * HOUR
 
 
