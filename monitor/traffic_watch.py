@@ -157,9 +157,9 @@ class TrafficDesk:
             watch.traffic.restore({name: page for name, page in pages.items() if not is_client_page(name)})
             if watch.clients is not None:
                 watch.clients.restore(pages)
-        except (StateError, KeyError) as error:
+        except Exception as error:  # whatever a page holds: the daemon goes on
             del self._watches[subject]
-            return str(error)
+            return str(error) if isinstance(error, StateError) else f"it cannot be read ({type(error).__name__})"
         return None
 
     def _watch(self, subject: str, settings: TrafficSettings) -> TrafficWatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import decode, encode
 from monitor.state.rows import packed_trail, unpacked_trail
-from monitor.state.unit import CommitUnit, StatePage, Tick
+from monitor.state.unit import CommitUnit, ObsoletePages, StatePage, Tick
 from monitor.traffic_watch import DETECTOR
 from monitor.watch import WatchSettings
 
@@ -103,14 +103,44 @@ def test_a_restart_goes_on_where_the_commit_was(errors: list[dict[str, Any]], at
     assert incidents(first) | incidents(second) == whole
 
 
-def test_pages_of_another_version_start_the_traffic_anew_and_say_so(errors: list[dict[str, Any]]) -> None:
-    pages = [p._replace(version=p.version + 1) for p in stored(feed(pipeline(), errors[:2_000]))]
+BREAKS: dict[str, Callable[[StatePage], StatePage]] = {
+    "version": lambda p: p._replace(version=p.version + 1),
+    "content": lambda p: p._replace(arrays={"json": np.frombuffer(b"[1]", np.uint8)}),
+    "empty": lambda p: p._replace(arrays={n: a[:0] for n, a in p.arrays.items()}),
+}
+
+
+@pytest.fixture(scope="module")
+def pages(errors: list[dict[str, Any]]) -> list[StatePage]:
+    return stored(feed(pipeline(), errors[:2_000]))
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+@pytest.mark.parametrize("page", ["state", "time", "all"])
+def test_pages_that_cannot_be_read_start_the_traffic_anew_and_say_so(
+    pages: list[StatePage], broken: str, page: str
+) -> None:
+    bad = [BREAKS[broken](p) if page in (p.page, "all") else p for p in pages]
     again = pipeline()
     again.begin(START)
-    again.restore_traffic(f"access:{TOPIC}", pages, None)
+    again.restore_traffic(f"access:{TOPIC}", bad, None)
     again.tick(START)
-    (said,) = incidents([again.take_unit(START)]).values()
+    unit = again.take_unit(START)
+    (said,) = incidents([unit]).values()
     assert (said.kind, said.severity) == ("monitor_health", "info")
+    assert unit.obsolete == [ObsoletePages(f"access:{TOPIC}", DETECTOR, "")]
+
+
+def test_a_page_that_cannot_be_decoded_starts_the_traffic_anew(
+    pages: list[StatePage], errors: list[dict[str, Any]]
+) -> None:
+    again = pipeline()
+    again.begin(START)
+    again.restore_traffic(f"access:{TOPIC}", pages[1:], None, "checksum")
+    again.tick(START)
+    unit = again.take_unit(START)
+    assert unit.obsolete == [ObsoletePages(f"access:{TOPIC}", DETECTOR, "")]
+    assert [i.kind for i in unit.incidents] == ["monitor_health"]
     assert len(incidents(feed(again, errors))) >= 1
 
 
