@@ -16,7 +16,6 @@ from monitor.intake.identity import Pseudonyms, derive_key, load_or_create_key
 from monitor.intake.joins import JoinSettings
 from monitor.intake.reader import Intake
 from monitor.intake.sources.base import SourceTopic
-from monitor.outgoing import outbox_writer
 from monitor.pairs import pairing_problems, pairings
 from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import PipelineSettings
@@ -42,7 +41,6 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         listed=frozenset(config.models.listed),
         max_models=config.models.auto.max,
         digest_key=digest_key,
-        outbox=outbox_writer(config),
         traffic=traffic_settings(config.budget, config.detectors),
         max_series=config.limits.series,
     )

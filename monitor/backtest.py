@@ -22,6 +22,7 @@ from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.reader import Intake
 from monitor.intake.sources.file import FileSource
+from monitor.intake.sources.tail import TailSource
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.references import ReferenceFileError, read_reference
@@ -32,6 +33,8 @@ Progress = Callable[[int, int], None]
 """Told bytes read and bytes in all (0: not known) as it goes."""
 TOPIC: Final = "events"
 TICK_RECORDS: Final = 1_024
+_FOLLOW_SECONDS: Final = 0.5
+"""A poll of files that are followed waits so long for a line."""
 _TICKS_KEPT: Final = 64
 """Ticks between two clearings of what a daemon would have stored."""
 
@@ -59,18 +62,21 @@ def run_backtest(
     services: Mapping[str, str] | None = None,
     config: Config | None = None,
     progress: Progress | None = None,
+    follow: Callable[[], bool] | None = None,
 ) -> Backtest:
     """Run the pipeline over files of native events (JSON lines, plain or .gz), one after the other.
 
     `reference` is the target of every model in the events; without it a model has the one of `config`, or learns a
     provisional one from its first events. `training` has the rows models were trained on, where the reference is not
     made of them; the first `calibrate` seconds are declared honest; `services` are declared accounts by id.
-    `model` is the model of events that name none. SourceError or ReferenceFileError, naming file and line, when a
+    `model` is the model of events that name none. With `follow` plain files are read on as they grow, rotated or not,
+    for as long as it answers true. SourceError or ReferenceFileError, naming file and line, when a
     file cannot be read.
     """
     settings = Config() if config is None else config
     rules = _rules(settings, type, model)
-    source = FileSource(paths, TOPIC, rules.record_bytes)
+    read = FileSource if follow is None else TailSource
+    source = read(paths, TOPIC, rules.record_bytes)
     given = _Given(reference, training, calibrate, services or {})
     pipeline = _pipeline(settings, rules, given)
     outcome = _Outcome(pipeline)
@@ -80,12 +86,12 @@ def run_backtest(
     source.own(dict.fromkeys(partitions, 0))
     finished, ticks = not partitions, 0
     while not finished:
-        polled = source.poll(0.0, TICK_RECORDS)
+        polled = source.poll(0.0 if follow is None else _FOLLOW_SECONDS, TICK_RECORDS)
         for tp, records in polled.records:
             pipeline.feed(tp.topic, tp.partition, records)
         pipeline.tick(_latest(pipeline))
         ticks += 1
-        finished = polled.finished
+        finished = polled.finished if follow is None else not follow()
         if finished or ticks % _TICKS_KEPT == 0:
             outcome.take()
         if progress is not None:

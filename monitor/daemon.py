@@ -149,6 +149,7 @@ class Daemon:
             outcome = self._read_again()
             if outcome is not None and outcome.config is not None:
                 self._adopt(outcome)
+                keeping.adapt()
                 self._deliver_anew(store, key)
             self._stop.wait(TICK_SECONDS)
             return
@@ -200,6 +201,7 @@ class Daemon:
             if session.reloaded is None:
                 return lease
             self._adopt(session.reloaded)
+            keeping.adapt()
             self._deliver_anew(store, key)
 
     def _deliver_anew(self, store: StateStore, key: bytes) -> None:

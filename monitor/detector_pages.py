@@ -102,8 +102,9 @@ def _raised(detector: type[Detector]) -> str:
 
 
 def _prose(detector: type[Detector]) -> str:
-    """Class, then module, then the classes it builds on, each said once."""
-    bases = [c for c in detector.__mro__ if issubclass(c, Detector) and c is not Detector]
+    """Class, then module, then the classes it builds on, each said once; not those that declare nothing about it."""
+    declared = inspect.get_annotations(Detector).keys()
+    bases = [c for c in detector.__mro__ if c is not Detector and issubclass(c, Detector) and declared & vars(c).keys()]
     texts = []
     for cls in bases:
         texts += [cls.__dict__.get("__doc__"), sys.modules[cls.__module__].__doc__]

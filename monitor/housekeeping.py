@@ -22,6 +22,7 @@ from monitor.state.store import StateStore
 RETENTION_SECONDS: Final = 3_600.0
 EXPIRY_SECONDS: Final = 3_600.0
 SIZE_SECONDS: Final = 60.0
+HEARTBEAT: Final = "heartbeat"
 SOON_SECONDS: Final = 60.0
 """Removal begins this long after the start, when the daemon has caught up with more urgent things."""
 REST_SECONDS: Final = 0.05
@@ -41,15 +42,15 @@ class Housekeeping:
         self._well = well
         self._lease: Lease | None = None
         self._stopping = threading.Event()
-        beat = config().heartbeat
+        self._beating: float | None = None
+        """Interval of the signs of life; None: none are wanted."""
         tasks = [
             Task("database_size", SIZE_SECONDS, self.size),
             Task("retention", RETENTION_SECONDS, self.sweep, SOON_SECONDS),
             Task("identity_expiry", EXPIRY_SECONDS, self.expire, 2 * SOON_SECONDS),
         ]
-        if beat.url is not None or beat.alertmanager:
-            tasks.append(Task("heartbeat", beat.every.total_seconds(), self.beat))
         self._schedule = Schedule(tasks, metrics)
+        self.adapt()
 
     def start(self) -> None:
         """Begin."""
@@ -59,6 +60,18 @@ class Housekeeping:
         """End, at the next batch of what runs."""
         self._stopping.set()
         self._schedule.stop()
+
+    def adapt(self) -> None:
+        """Give signs of life as the configuration now says."""
+        beat = self._config().heartbeat
+        every = beat.every.total_seconds() if beat.url is not None or beat.alertmanager else None
+        if every == self._beating:
+            return
+        self._beating = every
+        if every is None:
+            self._schedule.drop(HEARTBEAT)
+        else:
+            self._schedule.put(Task(HEARTBEAT, every, self.beat))
 
     def hold(self, lease: Lease | None) -> None:
         """Work on behalf of this lease from now on; None: keep still."""
@@ -100,13 +113,13 @@ class Housekeeping:
         return True
 
     def beat(self) -> bool:
-        """Give signs of life, if all is well."""
+        """Give signs of life, if all is well. `notify: off` holds back incidents, not these."""
         if self._lease is None or not self._well():
             return False
         config = self._config()
         receivers = [r for r in config.receivers.values() if isinstance(r, AlertmanagerReceiver)]
         every = config.heartbeat.every.total_seconds()
-        if config.heartbeat.alertmanager and config.notify:
+        if config.heartbeat.alertmanager:
             for receiver in receivers:
                 urls = [str(url) for url in receiver.urls]
                 heartbeat.keep_firing(urls, self._store.db.group, self._clock.now(), every)

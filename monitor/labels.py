@@ -71,7 +71,7 @@ class ModelLabels:
         self._events, self._places, self._before = [], [], []
         asked = self._asked(cut.events)
         marks = np.maximum.accumulate(np.concatenate([[cut.watermark], asked.time]))
-        joined = self.join.add(asked, told, float(marks[-1]))
+        joined = self.join.add(asked, told, cut.watermark)
         self.lags.extend((joined.time - joined.asked)[~np.isnan(joined.asked)].tolist())
         if schema is None or not len(joined):
             return None

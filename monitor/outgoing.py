@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from alerts.incidents import Incident, IncidentBook
@@ -15,24 +15,33 @@ OutboxWriter = Callable[[Incident | None, Incident, float], list[OutboxRow]]
 """(incident before, incident now, time of the commit) → messages."""
 
 
+Told = set[tuple[str, str]]
+"""(receiver, id) of incidents that are open and that the receiver was told of."""
+
+
 def no_messages(old: Incident | None, new: Incident, at: float) -> list[OutboxRow]:
     """Nobody is told."""
     return []
 
 
 def write_outbox(
-    policy: Policy, receivers: Sequence[str], old: Incident | None, new: Incident, at: float
+    policy: Policy, receivers: Sequence[str], told: Told, old: Incident | None, new: Incident, at: float
 ) -> list[OutboxRow]:
-    """The messages to each of the receivers. Whoever is once told of an incident is told how it goes on.
+    """The messages to each of the receivers; whoever is told of an incident is added to `told`.
 
-    An incident that becomes severe enough for a receiver is opened for it then.
+    The first that a receiver hears of an incident is that it was opened: also one that was added, or whose route was,
+    while the incident was open. Of one that it would hear of only now that it is resolved, it hears nothing.
     """
     rows = []
     for receiver in receivers:
         if not policy.sends(receiver, new, new.severity_max):
             continue
-        knows = old is not None and policy.sends(receiver, old, old.severity_max)
+        knows = (receiver, new.id) in told
+        missed = not knows and old is not None and policy.sends(receiver, old, old.severity_max)
+        if missed and new.status == "resolved":
+            continue
         for change in changes(old if knows else None, new):
+            told.add((receiver, new.id))
             key = message_key(receiver, change)
             rows.append(OutboxRow(key, receiver, new.id, change.event, message_body(change, at), at))
     return rows
@@ -50,11 +59,13 @@ def policy_of(config: Config) -> Policy:
     return Policy(tuple(Route(r.targets, r.severity, r.kinds, r.models) for r in config.routes))
 
 
-def outbox_writer(config: Config) -> OutboxWriter:
-    """Makes the messages to webhooks. Alertmanagers are reconciled and get none, nor does anyone while `notify` is
-    off."""
+def outbox_writer(config: Config, told: Iterable[tuple[str, str]] = ()) -> OutboxWriter:
+    """Makes the messages to webhooks; `told` is who was told of which open incident.
+
+    Alertmanagers are reconciled and get none, nor does anyone while `notify` is off.
+    """
     names = tuple(webhooks(config))
-    return partial(write_outbox, policy_of(config), names) if names else no_messages
+    return partial(write_outbox, policy_of(config), names, set(told)) if names else no_messages
 
 
 def webhooks(config: Config) -> dict[str, WebhookReceiver]:

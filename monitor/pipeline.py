@@ -18,7 +18,8 @@ from detectors.traffic.subject import NAME as TRAFFIC
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.events import DeadLetter, Event, EventType, Record
-from monitor.intake.pairing import Pairing, split_stored
+from monitor.intake.pairing import DETECTOR as PAIRING
+from monitor.intake.pairing import SUBJECT, Pairing, split_stored
 from monitor.intake.reader import Intake, RecordReader
 from monitor.intake.sources.base import Loss
 from monitor.metrics import Metrics
@@ -40,6 +41,7 @@ from monitor.state.unit import (
     SubjectRow,
     Tick,
 )
+from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
 from monitor.traffic_watch import TrafficDesk
 from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
@@ -174,8 +176,11 @@ class Pipeline:
         self._unit.audit.append(act)
         self.urgent = True
 
-    def tick(self, at: float) -> None:
-        """Let time pass: every queued event is judged, and detectors hear the watermark."""
+    def tick(self, at: float, listening: bool = True) -> None:
+        """Let time pass: every queued event is judged, and detectors hear the watermark.
+
+        `listening`: whether the source could be read since the last tick.
+        """
         self._now = at
         for pairing in self.pairings.values():
             pairing.tick(at)
@@ -183,12 +188,12 @@ class Pipeline:
             self._cut(watch)
             watch.advance(self._report)
             self._watch_health(watch)
-        self.traffic.tick(at)
+        self.traffic.tick(at, listening)
         self.health.fade(at)
         if self.book.end_silences(at):
             self.urgent = True
         self._model_metrics.show(self.watches)
-        self._unit.trail.append(Tick(at))
+        self._unit.trail.append(Tick(at, listening))
         failpoint("after_tick")
 
     # --- output --------------------------------------------------------------------------------------------------
@@ -259,10 +264,14 @@ class Pipeline:
             self._starts_anew(watch.subject, name, reason)
         self.restore_traffic(watch.subject, stored, watch.settings.traffic)
 
-    def restore_traffic(self, subject: str, pages: Iterable[StatePage], settings: TrafficSettings | None) -> None:
-        """Take the stored traffic of a subject."""
-        reason = self.traffic.restore(subject, list(pages), settings)
+    def restore_traffic(
+        self, subject: str, pages: Iterable[StatePage], settings: TrafficSettings | None, damaged: str | None = None
+    ) -> None:
+        """Take the stored traffic of a subject. Where that cannot be, for example because a page is `damaged`, the
+        subject starts anew and its pages are deleted."""
+        reason = damaged or self.traffic.restore(subject, list(pages), settings)
         if reason is not None:
+            self._unit.obsolete.append(ObsoletePages(subject, TRAFFIC_PAGES, ""))
             self._starts_anew(subject, TRAFFIC, reason)
 
     def _starts_anew(self, subject: str, name: str, reason: str) -> None:
@@ -278,19 +287,25 @@ class Pipeline:
     def restore_pairings(self, pages: Iterable[StatePage], damaged: Mapping[str, str]) -> list[StatePage]:
         """Take the stored halves of pairings; the pages of everything else are returned.
 
-        Halves that cannot be read are lost: an incident (info) says so. `damaged` has the reasons by subject.
+        Halves that cannot be read are lost: an incident (info) says so. `damaged` has the reasons by subject. Pages
+        that this build does not read, and those of a pairing that is not configured any more, are deleted.
         """
         own, others = split_stored(pages)
+        stored = {SUBJECT + name for name in own} | {subject for subject in damaged if subject.startswith(SUBJECT)}
+        gone = stored - {pairing.subject for pairing in self.pairings.values()}
         for name, pairing in self.pairings.items():
             reason = damaged.get(pairing.subject)
             try:
                 pairing.restore(own.get(name, ()))
-            except (ValueError, KeyError) as error:
-                reason = str(error)
+            except Exception as error:  # whatever a page holds: the daemon goes on
+                reason = str(error) if type(error) is ValueError else f"cannot be read ({type(error).__name__})"
+                gone.add(pairing.subject)
+                self.pairings[name] = Pairing(pairing.rules, self.metrics, self._names)
             if reason is not None:
                 log.warning("stored requests and responses not read", pairing=name, reason=reason)
                 measure = Measure("pairing", pairing.subject, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
                 self.health.tell(f"anew:{pairing.subject}", measure, self._now, "info")
+        self._unit.obsolete += [ObsoletePages(subject, PAIRING, "") for subject in sorted(gone)]
         return others
 
     def mended(self) -> None:

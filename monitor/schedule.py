@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -53,14 +55,32 @@ class Schedule:
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             jobstores={"default": MemoryJobStore()},
-            executors={"default": ThreadPoolExecutor(max(1, len(tasks)))},
+            executors={"default": ThreadPoolExecutor(len(tasks) + 1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         for task in tasks:
-            begin = datetime.now(UTC) + timedelta(seconds=task.first)
-            self._scheduler.add_job(
-                self.run, "interval", (task,), seconds=task.seconds, next_run_time=begin, name=task.name
-            )
+            self.put(task)
+
+    def put(self, task: Task) -> None:
+        """Run this task from now on, instead of one of its name."""
+        begin = datetime.now(UTC) + timedelta(seconds=task.first)
+        self._scheduler.add_job(
+            self.run,
+            "interval",
+            (task,),
+            seconds=task.seconds,
+            next_run_time=begin,
+            id=task.name,
+            name=task.name,
+            replace_existing=True,
+        )
+
+    def drop(self, name: str) -> None:
+        """Run this task no more. It is told to be well if it failed: nobody waits for it now."""
+        with suppress(JobLookupError):
+            self._scheduler.remove_job(name)
+        if self._failures.pop(name, 0) >= FAILURES:
+            self._tell(Trouble(name, "", 0))
 
     def start(self) -> None:
         """Begin."""

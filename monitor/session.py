@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -20,6 +20,7 @@ from monitor.intake.alignment import Aligner
 from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
+from monitor.outgoing import outbox_writer
 from monitor.pipeline import Pipeline
 from monitor.reload import Reloaded
 from monitor.reload_notes import tell_reload, tell_restart
@@ -94,6 +95,7 @@ class Session:
         networks = {name: [str(n) for n in nets] for name, nets in config.access.networks.items()}
         self.pseudonyms = Pseudonyms(key, networks)
         settings = pipeline_settings(config, self.pseudonyms, derive_key(key, "dead letters"))
+        settings = replace(settings, outbox=outbox_writer(config, parts.store.told()))
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
         topics = [topic.name for topic in config.need_kafka().topics]
         self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
@@ -102,6 +104,8 @@ class Session:
         """The broker's time of the last record taken."""
         self.reloaded: Reloaded | None = None
         """A new configuration: this session has ended for it, and the next one runs with it."""
+        self._listening = True
+        """Whether the source can be read: where not, that nothing comes is no silence."""
         self._left: list[Polled] = []
         """What polls brought while the database was away."""
         self._shown_open: set[tuple[str, str, str]] = set()
@@ -155,6 +159,7 @@ class Session:
         try:
             claim_partitions(self.parts.store, self.lease, self.source, self.pipeline, self.parts.clock.now())
         except SourceUnavailable as error:
+            self._listening = False
             self.parts.condition.say(False, f"Kafka: {error}")
             log.warning("no broker answers: trying again", reason=str(error))
             return False
@@ -168,7 +173,7 @@ class Session:
     def _say_condition(self) -> None:
         owned = len(self.pipeline.partitions)
         trouble = self.source.condition
-        self.pipeline.traffic.listening = trouble is None
+        self._listening = trouble is None
         self.parts.condition.say(owned > 0 and trouble is None, trouble or f"active: {owned} partitions")
 
     def _poll(self) -> None:
@@ -235,7 +240,7 @@ class Session:
         for trouble in self.parts.troubles():
             self.pipeline.task_trouble(trouble.task, trouble.reason, trouble.failures, now)
         self.flow.tick(now, self._received())
-        self.pipeline.tick(now)
+        self.pipeline.tick(now, self._listening)
 
     def _commit(self, stop: threading.Event) -> None:
         """Store everything since the last commit in one transaction, however long the database takes to answer."""

@@ -64,9 +64,11 @@ def load_state(
     for row in rows:
         if row.unwatched:
             pipeline.unwatched.remember(row)
-    for subject in sorted({p.subject for p in pages} | counted.keys() | pipeline.watches.keys()):
+    broken = {d.subject: d.error for d in damaged if is_traffic(d.subject)}
+    for subject in sorted({p.subject for p in pages} | counted.keys() | pipeline.watches.keys() | broken.keys()):
         if is_traffic(subject):
-            pipeline.restore_traffic(subject, [p for p in pages if p.subject == subject], None)
+            own = [p for p in pages if p.subject == subject]
+            pipeline.restore_traffic(subject, own, None, broken.get(subject))
             continue
         watch = pipeline.watch_of(subject)
         _adopt_stored(store, pipeline, watch, clock.now())

@@ -90,8 +90,6 @@ class TrafficDesk:
         self._settings = settings
         self._max_series = max_series
         self._watches: dict[str, TrafficWatch] = {}
-        self.listening = True
-        """False while the source cannot be read: time stands still for subjects that are not heard."""
         self._ticked: float | None = None
         self.refused = 0
         """Samples of series beyond the limit."""
@@ -127,9 +125,10 @@ class TrafficDesk:
         if watch.queued >= CUT:
             watch.cut(self._report(watch))
 
-    def tick(self, at: float) -> None:
-        """Judge all that waits, and let time pass."""
-        deaf = 0.0 if self.listening or self._ticked is None else max(at - self._ticked, 0.0)
+    def tick(self, at: float, listening: bool = True) -> None:
+        """Judge all that waits, and let time pass. It stands still for subjects that are not heard while the source
+        cannot be read (not `listening`)."""
+        deaf = 0.0 if listening or self._ticked is None else max(at - self._ticked, 0.0)
         self._ticked = at
         for watch in self._watches.values():
             report = self._report(watch)
@@ -165,9 +164,9 @@ class TrafficDesk:
             watch.traffic.restore({name: page for name, page in pages.items() if not is_client_page(name)})
             if watch.clients is not None:
                 watch.clients.restore(pages)
-        except (StateError, KeyError) as error:
+        except Exception as error:  # whatever a page holds: the daemon goes on
             del self._watches[subject]
-            return str(error)
+            return str(error) if isinstance(error, StateError) else f"it cannot be read ({type(error).__name__})"
         return None
 
     def _watch(self, subject: str, settings: TrafficSettings) -> TrafficWatch:

@@ -2,7 +2,7 @@
 
 Waiting belongs to the receiver: after a failure nothing is posted for a while, then one message is tried. A message
 that the receiver read and refused (400, 413, 415, 422) waits by itself, so that it holds up no other incident, and is
-given up when it is refused still after a day.
+given up when it is refused still a day after it was made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 LONGEST_REFUSED: Final = 300.0
 """Seconds, at most, before a refused message is sent again."""
 GIVE_UP_AFTER: Final = 86_400.0
-"""Seconds from the first refusal of a message (since this start) to the last attempt."""
+"""Seconds from the making of a message, as stored, after which it is not sent again when it is refused."""
 _REFUSED = frozenset({400, 413, 415, 422})
 Reveal = Callable[[Iterable[str]], Mapping[str, str]]
 
@@ -74,8 +74,8 @@ class WebhookWorker:
         self._failures = 0
         self._closed_until = 0.0
         """Monotonic time before which nothing is posted."""
-        self._refused_since: dict[int, float] = {}
-        """By number of message: monotonic time of its first refusal."""
+        self._refused_once: set[int] = set()
+        """Numbers of messages refused since this start: one that is old by then is tried again at least once."""
         self._held = False
         self._stopping = False
         self._wake = threading.Event()
@@ -150,7 +150,7 @@ class WebhookWorker:
         said = f"answered {answer.status}: {text}".rstrip(": ")
         if 200 <= answer.status < 300:
             self._store.mark_delivered(message)
-            self._refused_since.pop(message.number, None)
+            self._refused_once.discard(message.number)
             self._failures = 0
             self._metrics.notifications.labels(self.name).inc()
             self._metrics.notified.labels(self.name).set(self._clock.now())
@@ -176,10 +176,11 @@ class WebhookWorker:
 
     def _refused(self, message: OutboxMessage, reason: str) -> None:
         """The receiver is well, and does not want this message as it is."""
-        now = self._clock.monotonic()
-        if now - self._refused_since.setdefault(message.number, now) > GIVE_UP_AFTER:
+        old = self._clock.now() - message.created_at > GIVE_UP_AFTER
+        if old and message.number in self._refused_once:
             self._give_up(message, reason)
             return
+        self._refused_once.add(message.number)
         wait = min(FIRST_WAIT * 2.0 ** min(message.attempt, 10), LONGEST_REFUSED)
         self._metrics.notifications_failed.labels(self.name).inc()
         log.warning("message refused", receiver=self.name, key=message.key, reason=reason, again_in=wait)
@@ -187,7 +188,7 @@ class WebhookWorker:
 
     def _give_up(self, message: OutboxMessage, reason: str) -> None:
         """It is never sent again; the outbox counts it as failed."""
-        self._refused_since.pop(message.number, None)
+        self._refused_once.discard(message.number)
         self._metrics.given_up.labels(self.name).inc()
         log.error("message given up", receiver=self.name, key=message.key, reason=reason)
         self._store.mark_failed(message, reason[:1_000], retry_in=None)

@@ -7,7 +7,6 @@ are no runs: they are the business of the statistical streams.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +23,6 @@ from detectors.base import (
     Bool,
     Cell,
     Context,
-    Detector,
     Finding,
     Measure,
     Page,
@@ -33,7 +31,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.reference import Reference
+from detectors.quality.rule import Rule, packed_json, unpacked_json
 
 FAULTS = ("absent", "null", "not_finite", "mistyped")
 _NUMERIC = (Cell.ABSENT, Cell.NULL, Cell.NOT_FINITE, Cell.MISTYPED)
@@ -67,7 +65,7 @@ class _Turn(NamedTuple):
 
 
 @register
-class FieldRule(Detector):
+class FieldRule(Rule):
     """Vanished, null, non-finite, mistyped and new fields."""
 
     name = "field_rule"
@@ -79,9 +77,7 @@ class FieldRule(Detector):
 
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
-        reference = context.reference
-        if not isinstance(reference, Reference):
-            raise ValueError(f"{self.name} needs a reference")
+        reference = self.reference
         self._fields = reference.fields
         faults = _faults(reference.rows)
         self._columns = tuple((f, k) for f in self._fields for k in FAULTS)
@@ -96,22 +92,17 @@ class FieldRule(Detector):
         self._since = np.zeros(n)
         self._open = np.zeros(n, np.bool_)
         self._new: dict[str, tuple[int, int, float, bool]] = {}
-        self._changed = False
 
     def update(self, batch: Batch, views: Views) -> Iterator[Finding]:
         """Findings in the order of the rows that trigger them."""
         if not len(batch):
             return
-        self._changed = True
+        self.changed = True
         faults = _faults(batch)
         found = [*self._runs(batch, faults), *self._new_fields(batch)]
         yield from sorted(found, key=lambda f: f.row)
 
-    def dirty(self) -> dict[str, Page]:
-        if not self._changed:
-            return {}
-        self._changed = False
-        names = json.dumps(list(self._new)).encode()
+    def pages(self) -> dict[str, Page]:
         return {
             "runs": {
                 "bad": self._bad_run.copy(),
@@ -120,7 +111,7 @@ class FieldRule(Detector):
                 "open": self._open.copy(),
             },
             "new": {
-                "names": np.frombuffer(names, np.uint8).copy(),
+                "names": packed_json(list(self._new)),
                 "rows": np.array(list(self._new.values()), np.float64).reshape(len(self._new), 4),
             },
         }
@@ -131,7 +122,7 @@ class FieldRule(Detector):
             raise StateError(f"{self.name}: stored runs do not fit the {len(self._columns)} watched columns")
         self._bad_run, self._good_run = runs["bad"].astype(np.int64), runs["good"].astype(np.int64)
         self._since, self._open = runs["since"].astype(np.float64), runs["open"].astype(np.bool_)
-        names = json.loads(pages["new"]["names"].tobytes())
+        names = unpacked_json(pages["new"]["names"])
         rows = pages["new"]["rows"].tolist()
         self._new = {n: (int(a), int(b), t, bool(o)) for n, (a, b, t, o) in zip(names, rows, strict=True)}
 
@@ -164,21 +155,15 @@ class FieldRule(Detector):
     def _report(
         self, batch: Batch, row: int, field: str, cause: str, measure: Measure, opens: bool, info: bool = False
     ) -> Finding:
-        version = int(batch.version[row])
-        return Finding(
-            detector=self.name,
-            kind=self.kind,
-            account="rules",
-            severity="info" if info else "warning",
-            time=float(batch.time[row]),
-            row=row,
-            position=batch.start + row,
-            subjects=(SubjectRef("feature", field),),
+        return self.finding(
+            batch,
+            row,
+            cause,
+            (SubjectRef("feature", field),),
+            (measure,),
+            opens=opens,
             onset=measure.since,
-            measures=(measure,),
-            cause=cause,
-            action="open" if opens else "recover",
-            model_version=batch.versions[version] if version >= 0 else None,
+            severity="info" if info else "warning",
         )
 
     def _new_fields(self, batch: Batch) -> list[Finding]:

@@ -8,7 +8,6 @@ A field that goes wrong in the middle of a version is a fault as ever.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,7 +23,6 @@ from detectors.base import (
     Bool,
     Cell,
     Context,
-    Detector,
     Finding,
     Measure,
     Page,
@@ -33,7 +31,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.reference import Reference
+from detectors.quality.rule import Rule, packed_json, unpacked_json
 
 _SPREAD = 2_654_435_761
 """Odd and large: running numbers times this, modulo the reference, visit its rows in no order."""
@@ -72,7 +70,7 @@ class _Version:
 
 
 @register
-class SchemaRule(Detector):
+class SchemaRule(Rule):
     """Fields that vanish, appear or change type with a new model version."""
 
     name = "schema_rule"
@@ -84,9 +82,7 @@ class SchemaRule(Detector):
 
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
-        reference = context.reference
-        if not isinstance(reference, Reference):
-            raise ValueError(f"{self.name} needs a reference")
+        reference = self.reference
         rows = reference.rows
         self._names = reference.fields
         self._numeric = len(rows.numeric.names)
@@ -97,13 +93,12 @@ class SchemaRule(Detector):
             name: _Version(0.0, 0.0, old=True) for name in rows.versions[: params.max_versions]
         }
         self._found: list[Finding] = []
-        self._changed = False
 
     def screen(self, batch: Batch) -> Batch:
         """The batch with cells that changed with their version replaced. Findings wait for `update`."""
         if not len(batch):
             return batch
-        self._changed = True
+        self.changed = True
         faults = _faults(batch) & self._watched
         masked = np.zeros_like(faults)
         hidden: dict[str, Bool] = {}
@@ -125,16 +120,13 @@ class SchemaRule(Detector):
         found, self._found = self._found, []
         yield from found
 
-    def dirty(self) -> dict[str, Page]:
-        if not self._changed:
-            return {}
-        self._changed = False
+    def pages(self) -> dict[str, Page]:
         state = {name: asdict(v) for name, v in self._versions.items()}
-        return {"versions": {"json": np.frombuffer(json.dumps(state).encode(), np.uint8).copy()}}
+        return {"versions": {"json": packed_json(state)}}
 
     def restore(self, pages: Mapping[str, Page]) -> None:
         try:
-            state = json.loads(pages["versions"]["json"].tobytes())
+            state = unpacked_json(pages["versions"]["json"])
             versions = {name: _Version(**v) for name, v in state.items()}
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise StateError(f"{self.name}: stored versions cannot be read: {error}") from error
@@ -223,12 +215,9 @@ class SchemaRule(Detector):
     def _finding(
         self, batch: Batch, row: int, version: str, onset: float, measures: tuple[Measure, ...], opens: bool
     ) -> Finding:
-        return Finding(
-            detector=self.name, kind=self.kind, account="rules", severity="warning", time=float(batch.time[row]),
-            row=row, position=batch.start + row,
-            subjects=tuple(SubjectRef("feature", m.field) for m in measures), onset=onset, measures=measures,
-            cause=f"schema:{version}", action="open" if opens else "recover", model_version=version or None,
-        )  # fmt: skip
+        subjects = tuple(SubjectRef("feature", m.field) for m in measures)
+        found = self.finding(batch, row, f"schema:{version}", subjects, measures, opens=opens, onset=onset)
+        return replace(found, model_version=version or None)
 
     # --- what the others see -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ references in no order do not show that a field changes by the hour.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,6 @@ from detectors.base import (
     Batch,
     Cell,
     Context,
-    Detector,
     Finding,
     Measure,
     Page,
@@ -30,7 +28,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.reference import Reference
+from detectors.quality.rule import Rule, packed_json, unpacked_json
 
 _COUNTED = 64
 """Clients counted by name in one run."""
@@ -87,7 +85,7 @@ class _Column:
 
 
 @register
-class StuckRule(Detector):
+class StuckRule(Rule):
     """Numeric fields that stand still."""
 
     name = "stuck_rule"
@@ -99,34 +97,26 @@ class StuckRule(Detector):
 
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
-        reference = context.reference
-        if not isinstance(reference, Reference):
-            raise ValueError(f"{self.name} needs a reference")
-        numeric = reference.rows.numeric
+        numeric = self.reference.rows.numeric
         self._names = numeric.names
         self._columns = [_column(numeric.values[:, j], numeric.status[:, j]) for j in range(len(numeric.names))]
         self._watched = [j for j, c in enumerate(self._columns) if len(c.values) >= params.min_values]
         self._runs = [_Run() for _ in self._names]
-        self._changed = False
 
     def update(self, batch: Batch, views: Views) -> Iterator[Finding]:
         """Findings in the order of the rows that trigger them."""
         if not len(batch):
             return
-        self._changed = True
+        self.changed = True
         found = [finding for j in self._watched for finding in self._field(batch, j)]
         yield from sorted(found, key=lambda f: f.row)
 
-    def dirty(self) -> dict[str, Page]:
-        if not self._changed:
-            return {}
-        self._changed = False
-        state = json.dumps([asdict(run) for run in self._runs]).encode()
-        return {"runs": {"json": np.frombuffer(state, np.uint8).copy()}}
+    def pages(self) -> dict[str, Page]:
+        return {"runs": {"json": packed_json([asdict(run) for run in self._runs])}}
 
     def restore(self, pages: Mapping[str, Page]) -> None:
         try:
-            runs = [_Run(**run) for run in json.loads(pages["runs"]["json"].tobytes())]
+            runs = [_Run(**run) for run in unpacked_json(pages["runs"]["json"])]
         except (KeyError, ValueError, TypeError) as error:
             raise StateError(f"{self.name}: stored runs cannot be read: {error}") from error
         if len(runs) != len(self._names):
@@ -207,15 +197,16 @@ class StuckRule(Detector):
         return max(int(self.params.min_run), chance, 3 * column.longest, 2 * run.longest)
 
     def _finding(self, batch: Batch, j: int, row: int, measure: Measure | None) -> Finding:
-        now = float(batch.time[row])
-        version = int(batch.version[row])
-        return Finding(
-            detector=self.name, kind=self.kind, account="rules", severity="warning", time=now, row=row,
-            position=batch.start + row, subjects=(SubjectRef("feature", self._names[j]),),
-            onset=measure.since if measure is not None else now, measures=() if measure is None else (measure,),
-            cause=f"stuck:{self._names[j]}", action="recover" if measure is None else "open",
-            model_version=batch.versions[version] if version >= 0 else None,
-        )  # fmt: skip
+        name = self._names[j]
+        return self.finding(
+            batch,
+            row,
+            f"stuck:{name}",
+            (SubjectRef("feature", name),),
+            () if measure is None else (measure,),
+            opens=measure is not None,
+            onset=None if measure is None else measure.since,
+        )
 
 
 def _column(values: F64, status: Any) -> _Column:

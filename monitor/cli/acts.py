@@ -52,7 +52,7 @@ def _apply(store: StateStore, config: Config) -> bool:
     if lease is None:
         return False
     try:
-        apply_without_daemon(store, lease, outbox_writer(config))
+        apply_without_daemon(store, lease, outbox_writer(config, store.told()))
     except (Fenced, Conflict):
         return False
     finally:

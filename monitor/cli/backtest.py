@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -59,6 +62,9 @@ def backtest(
     ] = None,
     type: Annotated[TypeChoice, typer.Option(help="What an event is that does not say so.")] = TypeChoice.AUTO,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The model of events that name none.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Read on as the files grow, also when rotated, until Ctrl-C (SIGINT).")
+    ] = False,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
     config: ConfigFile = None,
@@ -82,7 +88,7 @@ def backtest(
     look_rarely()
     if settings is not None and config is None:
         say(f"settings of {settings.file}")
-    with _progress() as progress:
+    with _progress() as progress, _until_interrupt(follow) as going_on:
         found = run_backtest(
             events,
             reference,
@@ -93,6 +99,7 @@ def backtest(
             services=accounts,
             config=settings,
             progress=progress,
+            follow=going_on,
         )
     order = list(SeverityChoice)
     least = order.index(min_severity)
@@ -170,6 +177,26 @@ def _check_place(out: Path) -> None:
         raise CommandError(f"{out} is a directory; name a file")
     if not directory.is_dir() or not os.access(directory if out.is_file() or not out.exists() else out, os.W_OK):
         raise CommandError(f"{directory}: cannot be written to; name another place for --out")
+
+
+@contextmanager
+def _until_interrupt(follow: bool) -> Iterator[Callable[[], bool] | None]:
+    """Whether to read on: until SIGINT or SIGTERM, after which the results are printed. A second one ends at once."""
+    if not follow:
+        yield None
+        return
+    interrupted = threading.Event()
+
+    def end(number: int, _: FrameType | None) -> None:
+        interrupted.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: not interrupted.is_set()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

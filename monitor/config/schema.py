@@ -64,12 +64,12 @@ class Heartbeat(Section):
 
     url: UrlKey | None = key(
         "Asked (GET) at each interval while the daemon is active and ready; an external service tells when it stops.",
-        None, reload=False, example="https://hc-ping.com/your-check", repr=False,
+        None, example="https://hc-ping.com/your-check", repr=False,
     )  # fmt: skip
-    every: Duration = key("Interval.", "1m", reload=False)
+    every: Duration = key("Interval.", "1m")
     alertmanager: Switch = key(
         "Keep the alert ModelWardenHeartbeat firing in every Alertmanager; it resolves two intervals after the last.",
-        False, reload=False,
+        False,
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ class Config(Section):
     access: Access = key("What is known of the network.", {})
     notify: Switch = key("off: a dry run that lists what would have been sent.", True)
     overload: Literal["lag", "sample"] = key("When events come too fast: fall behind, or sample, weighted.", "lag")
-    heartbeat: Heartbeat = key("Signs of life.", {}, reload=False)
+    heartbeat: Heartbeat = key("Signs of life.", {})
     limits: Limits = key("Bounds on input and state.", {})
     api: Api = key("HTTP server.", {}, reload=False)
 

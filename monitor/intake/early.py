@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.base import I64, Bool, Page
+from detectors.base import F64, I64, Bool, Page
 from monitor.intake.pending import U64, Columns
 
 CAPACITY = 16_384
@@ -22,6 +22,12 @@ _DTYPES: dict[str, Any] = {
     "weight": np.float64,
     "clock": np.float64,
 }
+
+
+def too_long(since: F64, now: F64 | float) -> Bool:
+    """Whether labels that came at `since` have waited too long, both by the time of predictions."""
+    waited: Bool = since < now - WAIT_SECONDS
+    return waited
 
 
 class EarlyLabels:
@@ -59,10 +65,17 @@ class EarlyLabels:
         self._remove(at)
         return taken
 
+    def begin(self, clock: float) -> None:
+        """The first prediction came: labels that came before it wait from now on."""
+        at = self._order()
+        at = at[self._columns["clock"][at] == 0]
+        self._columns["clock"][at] = clock
+        self._touch(at)
+
     def expire(self, clock: float) -> None:
         """Give up labels that have waited too long."""
         at = self._order()
-        old = at[self._columns["clock"][at] < clock - WAIT_SECONDS]
+        old = at[too_long(self._columns["clock"][at], clock)]
         self.lost += len(old)
         self._remove(old)
 

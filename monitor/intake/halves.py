@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from monitor.intake.events import Half, Tensor
+from monitor.intake.events import Half, Reason, Rejected, Tensor
 from monitor.intake.formats.native import MAX_TEXT
 
+MAX_NAME = 60
+"""Characters of a name that a reason repeats."""
 PREDICTION, SCORES = "predict", "predict_proba"
 """Outputs of scikit-learn models under MLServer. Of other servers the first output counts: one value a row is a
 prediction, several are scores."""
 
 
 def feature_rows(request: Half, declared: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The features of each row. A single tensor takes the model's declared names where there are as many."""
+    """The features of each row. A single tensor takes the model's declared names where there are as many.
+
+    Columns of a wide tensor `a` are `a_0`, `a_1`, …; where another input has such a name, `a[0]`, `a[1]`, …. Rejected
+    where two inputs have one name even so.
+    """
     tensors = request.tensors
-    names: list[str] = []
-    for tensor in tensors:
-        names += _names(tensor)
+    names = _names(tensors, "{}_{}")
+    if len(set(names)) < len(names):
+        names = _names(tensors, "{}[{}]")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Rejected(Reason.BAD_FIELD, f"two inputs of the request are named {twice[:MAX_NAME]!r}")
     if len(tensors) == 1 and len(declared) == tensors[0].width:
         names = list(declared)
     for i in range(request.rows):
@@ -62,10 +71,15 @@ def _answer(value: Any, classes: Sequence[str]) -> Any:
     return value
 
 
-def _names(tensor: Tensor) -> list[str]:
-    if tensor.width == 1:
-        return [tensor.name]
-    return [f"{tensor.name}_{i}" for i in range(tensor.width)] if tensor.values else []
+def _names(tensors: Sequence[Tensor], wide: str) -> list[str]:
+    """Names of all columns. `wide` makes one of tensor and number where a tensor has several."""
+    names: list[str] = []
+    for tensor in tensors:
+        if tensor.width == 1:
+            names.append(tensor.name)
+        elif tensor.values:
+            names += [wide.format(tensor.name, i) for i in range(tensor.width)]
+    return names
 
 
 def _row(tensor: Tensor, row: int) -> list[Any]:

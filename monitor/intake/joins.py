@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from detectors.base import F64, I64, U8, Bool, Page
-from monitor.intake.early import EarlyLabels
+from monitor.intake.early import EarlyLabels, too_long
 from monitor.intake.pending import ROW_BYTES, U64, Columns, Pending
 
 NONE, NUMBER, TEXT = 0, 1, 2
 """What an answer is. A text stands in the columns as 52 bits of its hash."""
+_CARRIED = ("key", "time", "answer", "kind", "weight")
 _RIGHT, _WRONG, _UNCOMPARED = 1, 2, 3
 """Marks of predictions with a label; the last: the prediction had no answer."""
 
@@ -123,16 +124,24 @@ class LabelJoin:
         return self.early.lost + self.counts.late + self.counts.unusable
 
     def add(self, asked: Asked, told: Told, watermark: float) -> Joined:
-        """Take the predictions and labels of one cut; `watermark` is the newest time of any prediction."""
+        """Take the predictions and labels of one cut; `watermark` is the newest prediction time before it.
+
+        Each waits by the time as it was when it came, not by that of the end of the cut: a backlog, where one cut
+        spans hours, gives the same pairs as a live stream.
+        """
         self._changed = True
+        marks: F64 = np.maximum.accumulate(np.concatenate([[watermark], asked.time]))
+        if not watermark and len(asked.time):  # what came before the first prediction begins to wait with it
+            marks[0] = marks[1]
+            self.early.begin(float(marks[0]))
         self.pending.expire(watermark - self.settings.max_delay)
         self.early.expire(watermark)
         new = self._add_predictions(asked)
-        labels = self._labels(told, asked.key[new])
-        order = self._order(labels, asked, new)
+        labels = self._labels(told, asked.key[new], marks)
+        order = self._order(labels, asked, new, marks)
         labels = {name: column[order] for name, column in labels.items()}
         at = np.where(labels["alone"], -1, self.pending.find(labels["key"]))
-        usable = self._sift(labels, at, watermark)
+        usable = self._sift(labels, at)
         return self._join({name: column[usable] for name, column in labels.items()}, at[usable])
 
     def dirty(self) -> dict[str, Page]:
@@ -167,22 +176,20 @@ class LabelJoin:
         self.pending.append({name: getattr(asked, name)[arrival] for name in columns})
         return rows
 
-    def _labels(self, told: Told, new: U64) -> Columns:
+    def _labels(self, told: Told, new: U64, marks: F64) -> Columns:
         """The labels of this cut, after those that waited for one of its predictions (`source` -1)."""
         waited = self.early.take(new)
         n, m = len(waited["key"]), len(told.key)
-        columns: Columns = {
-            name: np.concatenate([waited[name], getattr(told, name)])
-            for name in ("key", "time", "answer", "kind", "weight")
-        }
+        columns: Columns = {name: np.concatenate([waited[name], getattr(told, name)]) for name in _CARRIED}
+        columns["clock"] = np.concatenate([waited["clock"], marks[told.before]])
         columns["before"] = np.concatenate([np.full(n, -1), told.before])
         columns["own"] = np.concatenate([np.zeros(n), told.own])
         columns["own_kind"] = np.concatenate([np.zeros(n, np.uint8), told.own_kind])
         columns["source"] = np.concatenate([np.full(n, -1), np.arange(m)])
         return columns
 
-    def _order(self, labels: Columns, asked: Asked, new: I64) -> I64:
-        """The order in which pairs become complete.
+    def _order(self, labels: Columns, asked: Asked, new: I64, marks: F64) -> I64:
+        """The order in which pairs become complete, without labels that waited too long for their prediction.
 
         Adds `completed`, the prediction that did it, else -1, and `alone`: the label carries the answer and its
         prediction is yet to come, so it is joined without.
@@ -190,17 +197,21 @@ class LabelJoin:
         keys = asked.key[new]
         completed: I64 = np.full(len(labels["key"]), -1, np.int64)
         labels["alone"] = np.zeros(len(completed), np.bool_)
+        kept: Bool = np.ones(len(completed), np.bool_)
         if len(keys):
             i = np.minimum(np.searchsorted(keys, labels["key"]), len(keys) - 1)
             ahead = (keys[i] == labels["key"]) & (new[i] >= labels["before"])
             labels["alone"] = ahead & (labels["own_kind"] != NONE)
             waits = ahead & ~labels["alone"]
             completed[waits] = new[i[waits]]
+            kept = ~(waits & too_long(labels["clock"], marks[new[i]]))
+            self.early.lost += int((~kept).sum())
         labels["completed"] = completed
         when = np.where(completed >= 0, completed + 0.5, labels["before"])
-        return np.argsort(when, kind="stable")
+        order: I64 = np.argsort(when, kind="stable")
+        return order[kept[order]]
 
-    def _sift(self, labels: Columns, at: I64, watermark: float) -> Bool:
+    def _sift(self, labels: Columns, at: I64) -> Bool:
         """Which labels can be joined; the others are counted, or wait."""
         found, own = at >= 0, labels["own_kind"] != NONE
         label = labels["kind"] != NONE
@@ -215,8 +226,7 @@ class LabelJoin:
         waits = np.flatnonzero(missing & sampled)
         if len(waits):
             waits = waits[np.argsort(labels["source"][waits], kind="stable")]
-            early = {name: labels[name][waits] for name in ("key", "time", "answer", "kind", "weight")}
-            self.early.add({**early, "clock": np.full(len(waits), watermark)})
+            self.early.add({name: labels[name][waits] for name in (*_CARRIED, "clock")})
         usable: Bool = label & (own | (found & ~late))
         return usable
 

@@ -35,7 +35,8 @@ request did not · failed: responses that are errors · mismatched: pairs that d
 half with a key that waits already (it is kept, and the first is paired first) · dropped: waiting halves pushed out by
 newer ones."""
 _VERSION = 1
-_DETECTOR = "pairing"
+DETECTOR: Final = "pairing"
+"""Under this name pages are stored."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Half).decode
 
@@ -254,7 +255,7 @@ class Pairing:
         self._metrics.pairing.labels(self.rules.name, outcome).inc()
 
     def _page(self, name: str, arrays: Page) -> StatePage:
-        return StatePage(self.subject, _DETECTOR, "", name, _VERSION, arrays)
+        return StatePage(self.subject, DETECTOR, "", name, _VERSION, arrays)
 
 
 def _size(waiting: _Waiting) -> int:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from monitor.state.database import Database
 from monitor.state.settings import setting
-from monitor.state.tables import outbox
+from monitor.state.tables import incidents, outbox
 
 
 class OutboxMessage(NamedTuple):
@@ -88,6 +88,23 @@ def counts(db: Database, connection: sa.Connection, receiver: str | None = None)
     for status in ("delivered", "failed"):
         found[status] = found.get(status, 0) + int(setting(db, connection, removed_key(status)) or 0)
     return OutboxCounts(found.get("pending", 0), found["delivered"], found["failed"])
+
+
+def told(db: Database) -> list[tuple[str, str]]:
+    """(receiver, id) of incidents that are not resolved, where there is a message to the receiver about them."""
+    query = (
+        sa.select(outbox.c.receiver, outbox.c.incident_id)
+        .distinct()
+        .where(outbox.c.group_id == db.group, of_open_incident())
+    )
+    with db.read() as connection:
+        return [(row.receiver, row.incident_id) for row in connection.execute(query)]
+
+
+def of_open_incident() -> sa.ColumnElement[bool]:
+    """Whether a message is about an incident that is not resolved."""
+    same = incidents.c.group_id == outbox.c.group_id, incidents.c.incident_id == outbox.c.incident_id
+    return sa.exists().where(*same, incidents.c.status != "resolved")
 
 
 def removed_key(status: str) -> str:

@@ -17,7 +17,7 @@ from monitor.references import in_force
 from monitor.state import references as versions
 from monitor.state.database import Database
 from monitor.state.lease import Lease, fence
-from monitor.state.outbox import removed_key
+from monitor.state.outbox import of_open_incident, removed_key
 from monitor.state.settings import setting, store_setting
 from monitor.state.tables import commands, commits, dead_letters, evidence, incidents, outbox, references
 
@@ -109,8 +109,12 @@ def _old_trail(db: Database, connection: Connection, before: float) -> int:
 
 
 def _old_messages(db: Database, connection: Connection, status: str, before: float) -> int:
-    """Messages that went this way. They stay in the counts, which begin with the first start."""
-    done = _old(db, connection, outbox, outbox.c.status == status, outbox.c.created_at < before)
+    """Messages that went this way. They stay in the counts, which begin with the first start.
+
+    While an incident is open they say who was told of it.
+    """
+    old = outbox.c.created_at < before, ~of_open_incident()
+    done = _old(db, connection, outbox, outbox.c.status == status, *old)
     if done:
         known = int(setting(db, connection, removed_key(status)) or 0)
         store_setting(db, connection, removed_key(status), str(known + done))

@@ -151,10 +151,13 @@ def dead_letter_row(group: str, cluster_id: str, letter: DeadLetter, at: float) 
 
 
 def packed_trail(trail: Trail) -> dict[str, Any]:
-    """Slices and ticks in order, small: `[topic index, partition, start, stop]` or `[at]`."""
+    """Slices and ticks in order, small: `[topic index, partition, start, stop]`, `[at]`, or deaf `[at, 0]`."""
     topics = list(dict.fromkeys(entry.topic for entry in trail if isinstance(entry, Slice)))
     index = {topic: i for i, topic in enumerate(topics)}
-    steps = [[index[e.topic], e.partition, e.start, e.stop] if isinstance(e, Slice) else [e.at] for e in trail]
+    steps = [
+        [index[e.topic], e.partition, e.start, e.stop] if isinstance(e, Slice) else [e.at] if e.listening else [e.at, 0]
+        for e in trail
+    ]
     return {"topics": topics, "steps": steps}
 
 
@@ -162,7 +165,7 @@ def unpacked_trail(packed: dict[str, Any]) -> Trail:
     """The inverse of `packed_trail`."""
     topics = packed["topics"]
     return [
-        Tick(float(step[0])) if len(step) == 1 else Slice(topics[step[0]], step[1], step[2], step[3])
+        Slice(topics[step[0]], step[1], step[2], step[3]) if len(step) == 4 else Tick(float(step[0]), len(step) == 1)
         for step in packed["steps"]
     ]
 

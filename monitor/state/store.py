@@ -168,6 +168,10 @@ class StateStore:
         """The receiver did not: try again in so many seconds, or (None) give it up."""
         outbox.mark_failed(self.db, message, error, retry_in)
 
+    def told(self) -> list[tuple[str, str]]:
+        """Which receiver was told of which incident, of those that are not resolved."""
+        return outbox.told(self.db)
+
     def outbox_counts(self, receiver: str | None = None) -> OutboxCounts:
         """Messages pending, delivered, given up: to one receiver, or to all."""
         with self.db.read() as connection:

@@ -21,9 +21,13 @@ class Slice(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A tick between slices: the loop's clock in epoch seconds. Ticks are committed input: time acts on detectors."""
+    """A tick between slices: the loop's clock in epoch seconds. Ticks are committed input: time acts on detectors.
+
+    `listening`: the source could be read since the last tick; where it could not, that nothing came is no silence.
+    """
 
     at: float
+    listening: bool = True
 
 
 class PartitionCounts(NamedTuple):

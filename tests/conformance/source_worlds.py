@@ -19,6 +19,7 @@ from monitor.intake.sources.confluent import ConfluentSource
 from monitor.intake.sources.file import FileSource
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.intake.sources.memory import MemoryBroker, MemorySource
+from monitor.intake.sources.tail import TailSource
 from tests.components.kafka import KafkaBroker
 from tests.components.waiting import wait_until
 
@@ -121,6 +122,16 @@ class FileWorld:
     def source(self, *topics: SourceTopic) -> Source:
         (topic,) = topics
         source = FileSource(self._paths[topic.name], topic)
+        self._stack.callback(source.close)
+        return source
+
+
+class TailWorld(FileWorld):
+    """Files that are followed."""
+
+    def source(self, *topics: SourceTopic) -> Source:
+        (topic,) = topics
+        source = TailSource(self._paths[topic.name], topic)
         self._stack.callback(source.close)
         return source
 

@@ -18,6 +18,7 @@ from tests.conformance.source_worlds import (
     MemoryWorld,
     MockWorld,
     RawName,
+    TailWorld,
     World,
     begin,
     discover,
@@ -31,6 +32,7 @@ from tests.conformance.source_worlds import (
 WORLDS: dict[str, type[World]] = {
     "memory": MemoryWorld,
     "file": FileWorld,
+    "tail": TailWorld,
     "mock": MockWorld,
     "kafka": KafkaWorld,
     "confluent": ConfluentWorld,
@@ -56,6 +58,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             yield MemoryWorld(stack)
         elif request.param == "file":
             yield FileWorld(stack, tmp_path)
+        elif request.param == "tail":
+            yield TailWorld(stack, tmp_path)
         elif request.param == "mock":
             yield MockWorld(stack, request.getfixturevalue("mock_servers"))
         elif request.param == "confluent":

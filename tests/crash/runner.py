@@ -64,8 +64,17 @@ class EndingSource(MemorySource):
 
 
 def configuration(directory: Path, url: str | None = None, more: str = "", model: str = "") -> Config:
-    """One topic from its beginning, a commit at every tick, a reference beside it; `more` keys, and those of `model`."""
-    text = f"""
+    """One topic from its beginning, a commit at every tick, a reference beside it; `more` keys, and the `model`'s."""
+    key = directory / "identity.key"
+    if not key.exists():
+        key.write_text("0123456789abcdef" * 4, encoding="ascii")
+        key.chmod(0o600)
+    return parse_config(configuration_text(directory, url, more, model), directory / "modelwarden.yaml")
+
+
+def configuration_text(directory: Path, url: str | None = None, more: str = "", model: str = "") -> str:
+    """What `configuration` reads."""
+    return f"""
 kafka: {{bootstrap_servers: ["unused:9092"], group: crash, topics: [{{name: {TOPIC}, start: earliest, live: false}}]}}
 store: {{url: "{url or f"sqlite:///{directory}/state.db"}", commit_interval: 0.2s}}
 identity: {{key_file: {directory}/identity.key}}
@@ -73,11 +82,6 @@ models: {{credit-risk: {{reference: {directory}/reference.jsonl{model and f", {m
 api: {{listen: "127.0.0.1:0"}}
 {more}
 """
-    key = directory / "identity.key"
-    if not key.exists():
-        key.write_text("0123456789abcdef" * 4, encoding="ascii")
-        key.chmod(0o600)
-    return parse_config(text, directory / "modelwarden.yaml")
 
 
 def fill(broker: MemoryBroker, events: Sequence[bytes], partitions: int) -> None:

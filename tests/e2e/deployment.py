@@ -70,6 +70,7 @@ class Deployment:
     store_url: str
     alertmanager: str | None = None
     commit_interval: str = "1s"
+    client: str = "kafka-python"
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,7 @@ class Deployment:
             "kafka": {
                 "bootstrap_servers": [self.bootstrap_servers],
                 "group": self.group,
+                "client": self.client,
                 "topics": [{"name": self.topic, "start": "earliest", "live": False}],
             },
             "store": {"url": self.store_url, "commit_interval": self.commit_interval},

@@ -16,14 +16,20 @@ from tests.e2e.deployment import Deployment, oracle, traffic
 CRASHES = ["before_commit:1", "after_pages:1", "before_transaction_end:1", "after_commit:1"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+CASES = [
+    *((store, partitions, "kafka-python") for store in ("sqlite", "postgresql") for partitions in (1, 3)),
+    ("sqlite", 1, "confluent-kafka"),
+]
+
+
+@pytest.fixture
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/state.db"
     return str(request.getfixturevalue("postgres_url"))
 
 
-@pytest.fixture(params=[1, 3], ids=["one partition", "three partitions"])
+@pytest.fixture
 def partitions(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -36,11 +42,15 @@ def topic(kafka: KafkaBroker, partitions: int, request: pytest.FixtureRequest) -
     kafka.delete_topic(name)
 
 
+@pytest.mark.parametrize(("store_url", "partitions", "client"), CASES, indirect=["store_url", "partitions"])
 def test_counts_and_incidents_survive_kills(
-    kafka: KafkaBroker, topic: str, partitions: int, store_url: str, tmp_path: Path
+    kafka: KafkaBroker, topic: str, partitions: int, store_url: str, client: str, tmp_path: Path
 ) -> None:
+    if client == "confluent-kafka":
+        pytest.importorskip("confluent_kafka", reason="needs the extra `fast`")
     lines = traffic()
-    killed = Deployment(tmp_path / "killed", kafka.bootstrap_servers, topic, f"{topic}-killed", store_url)
+    servers = kafka.bootstrap_servers
+    killed = Deployment(tmp_path / "killed", servers, topic, f"{topic}-killed", store_url, client=client)
     size = len(lines) // 6
     pieces = [lines[at : at + size] for at in range(0, len(lines), size)]
     kills = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 
 from monitor.clock import SystemClock
 from monitor.config import Config
-from monitor.config.schema import Heartbeat
 from monitor.daemon import Daemon
 from monitor.heartbeat import HeartbeatError, ask
 from monitor.housekeeping import Housekeeping, database_bytes
@@ -25,7 +25,7 @@ from monitor.state.lease import Lease
 from monitor.state.store import StateStore, open_store
 from monitor.state.unit import CommitUnit, IdentityRow
 from tests.components.waiting import wait_until
-from tests.crash.runner import TOPIC, configuration
+from tests.crash.runner import TOPIC, configuration, configuration_text
 
 
 class Receiver(ThreadingHTTPServer):
@@ -148,13 +148,13 @@ def test_no_sign_of_life_while_something_is_wrong(store: StateStore, lease: Leas
     assert not keeping.beat() and receiver.asked == []
 
 
-def test_a_dry_run_posts_no_alert_but_is_alive(store: StateStore, lease: Lease, receiver: Receiver) -> None:
+def test_a_dry_run_is_alive_for_everybody(store: StateStore, lease: Lease, receiver: Receiver) -> None:
     am = {"am": {"type": "alertmanager", "urls": [receiver.url]}}
     beat = {"url": f"{receiver.url}/ping", "alertmanager": True}
     keeping = keeper(store, Metrics(), heartbeat=beat, receivers=am, notify=False)
     keeping.hold(lease)
     assert keeping.beat()
-    assert [path for _, path, _ in receiver.asked] == ["/ping"]
+    assert [path for _, path, _ in receiver.asked] == ["/api/v2/alerts", "/ping"]
 
 
 def test_a_refused_sign_of_life_names_the_host_and_not_the_secret_path(receiver: Receiver) -> None:
@@ -176,11 +176,22 @@ def test_it_starts_and_stops(store: StateStore, lease: Lease, receiver: Receiver
     keeping.stop()
 
 
+def daemon_beats(receiver: Receiver) -> bool:
+    """Whether a sign of life comes within five intervals."""
+    known, deadline = len(receiver.asked), time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        if len(receiver.asked) > known:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_the_daemon_keeps_house(tmp_path: Path, receiver: Receiver) -> None:
-    """Signs of life come while the daemon runs, and its last task has ended before it has."""
+    """Signs of life come and go with reloads, and the last task has ended before the daemon has."""
     config = configuration(tmp_path)
-    beat = Heartbeat.model_validate({"url": receiver.url, "every": "100ms"})
-    config = config.model_copy(update={"heartbeat": beat})
+    beating = f'heartbeat: {{url: "{receiver.url}", every: 100ms}}'
+    assert config.file is not None
+    config.file.write_text(configuration_text(tmp_path, more=beating))
     (tmp_path / "reference.jsonl").write_text('{"features": {"a": 1}}\n')
     broker = MemoryBroker()
     broker.create_topic(TOPIC, 1)
@@ -189,10 +200,17 @@ def test_the_daemon_keeps_house(tmp_path: Path, receiver: Receiver) -> None:
     thread = threading.Thread(target=lambda: code.append(daemon.run()))
     thread.start()
     try:
+        wait_until(lambda: daemon.condition.ready, 20, "the daemon is ready")
+        assert receiver.asked == []
+        daemon.reload()
         wait_until(lambda: len(receiver.asked) >= 2, 20, "signs of life come")
         shown = daemon.metrics.registry.get_sample_value
         assert (shown("modelwarden_database_bytes") or 0) > 4_096
         assert shown("modelwarden_task_last_success_timestamp_seconds", {"task": "heartbeat"})
+        config.file.write_text(configuration_text(tmp_path))
+        daemon.reload()
+        wait_until(lambda: daemon.config.heartbeat.url is None, 20, "the reload")
+        wait_until(lambda: not daemon_beats(receiver), 20, "signs of life end")
     finally:
         daemon.stop()
         thread.join(30)

@@ -136,7 +136,7 @@ def replay(units: Sequence[CommitUnit], lines: Sequence[bytes], poll: int) -> li
     for unit in units:
         for piece in unit.trail:
             if isinstance(piece, Tick):
-                p.tick(piece.at)
+                p.tick(piece.at, piece.listening)
                 continue
             assert isinstance(piece, Slice)
             for at in range(piece.start, piece.stop, poll):

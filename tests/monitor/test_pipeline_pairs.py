@@ -6,6 +6,7 @@ import json
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from monitor.intake.columns import Place
@@ -17,7 +18,7 @@ from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import encode
-from monitor.state.unit import StatePage, Tick
+from monitor.state.unit import ObsoletePages, StatePage, Tick
 from monitor.watch import Watch, WatchSettings
 
 AT = 1_763_625_600.0
@@ -147,7 +148,7 @@ def test_a_replay_along_the_trail_is_equal_to_the_byte() -> None:
             ]
 
 
-@pytest.mark.parametrize("broken", ["version", "damaged"])
+@pytest.mark.parametrize("broken", ["version", "content", "damaged"])
 def test_halves_that_cannot_be_read_are_told(seen: Seen, broken: str) -> None:
     p = pipeline()
     p.feed("in", 0, [request(0, "k")])
@@ -156,9 +157,26 @@ def test_halves_that_cannot_be_read_are_told(seen: Seen, broken: str) -> None:
     again = pipeline()
     if broken == "version":
         again.restore_pairings([page._replace(version=9) for page in pages], {})
+    elif broken == "content":
+        bad = {"halves": np.frombuffer(b"no halves", np.uint8)}
+        again.restore_pairings([p if p.page == "counts" else p._replace(arrays=bad) for p in pages], {})
     else:
         again.restore_pairings([], {"pairing:in": "checksum"})
     again.feed("out", 0, [response(10, "k")])
     again.tick(AT + 2)
-    (incident,) = again.take_unit(AT + 2).incidents
+    unit = again.take_unit(AT + 2)
+    assert unit.obsolete == ([] if broken == "damaged" else [ObsoletePages("pairing:in", "pairing", "")])
+    (incident,) = unit.incidents
     assert (incident.kind, incident.severity) == ("monitor_health", "info") and not seen
+
+
+def test_pages_of_a_pairing_that_is_not_configured_any_more_are_deleted() -> None:
+    p = pipeline()
+    p.feed("in", 0, [request(0, "k")])
+    p.tick(AT + 1)
+    pages = [page._replace(subject="pairing:gone") for page in p.take_unit(AT + 1).pages]
+    again = pipeline()
+    assert again.restore_pairings(pages, {"pairing:lost": "checksum", "model:/m": "checksum"}) == []
+    again.tick(AT + 2)
+    unit = again.take_unit(AT + 2)
+    assert [o.subject for o in unit.obsolete] == ["pairing:gone", "pairing:lost"] and not unit.incidents

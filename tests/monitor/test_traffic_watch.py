@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import decode, encode
-from monitor.state.unit import CommitUnit, StatePage
+from monitor.state.rows import packed_trail, unpacked_trail
+from monitor.state.unit import CommitUnit, ObsoletePages, StatePage, Tick
 from monitor.traffic_watch import DETECTOR
 from monitor.watch import WatchSettings
 
@@ -102,14 +103,44 @@ def test_a_restart_goes_on_where_the_commit_was(errors: list[dict[str, Any]], at
     assert incidents(first) | incidents(second) == whole
 
 
-def test_pages_of_another_version_start_the_traffic_anew_and_say_so(errors: list[dict[str, Any]]) -> None:
-    pages = [p._replace(version=p.version + 1) for p in stored(feed(pipeline(), errors[:2_000]))]
+BREAKS: dict[str, Callable[[StatePage], StatePage]] = {
+    "version": lambda p: p._replace(version=p.version + 1),
+    "content": lambda p: p._replace(arrays={"json": np.frombuffer(b"[1]", np.uint8)}),
+    "empty": lambda p: p._replace(arrays={n: a[:0] for n, a in p.arrays.items()}),
+}
+
+
+@pytest.fixture(scope="module")
+def pages(errors: list[dict[str, Any]]) -> list[StatePage]:
+    return stored(feed(pipeline(), errors[:2_000]))
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+@pytest.mark.parametrize("page", ["state", "time", "all"])
+def test_pages_that_cannot_be_read_start_the_traffic_anew_and_say_so(
+    pages: list[StatePage], broken: str, page: str
+) -> None:
+    bad = [BREAKS[broken](p) if page in (p.page, "all") else p for p in pages]
     again = pipeline()
     again.begin(START)
-    again.restore_traffic(f"access:{TOPIC}", pages, None)
+    again.restore_traffic(f"access:{TOPIC}", bad, None)
     again.tick(START)
-    (said,) = incidents([again.take_unit(START)]).values()
+    unit = again.take_unit(START)
+    (said,) = incidents([unit]).values()
     assert (said.kind, said.severity) == ("monitor_health", "info")
+    assert unit.obsolete == [ObsoletePages(f"access:{TOPIC}", DETECTOR, "")]
+
+
+def test_a_page_that_cannot_be_decoded_starts_the_traffic_anew(
+    pages: list[StatePage], errors: list[dict[str, Any]]
+) -> None:
+    again = pipeline()
+    again.begin(START)
+    again.restore_traffic(f"access:{TOPIC}", pages[1:], None, "checksum")
+    again.tick(START)
+    unit = again.take_unit(START)
+    assert unit.obsolete == [ObsoletePages(f"access:{TOPIC}", DETECTOR, "")]
+    assert [i.kind for i in unit.incidents] == ["monitor_health"]
     assert len(incidents(feed(again, errors))) >= 1
 
 
@@ -131,15 +162,26 @@ def test_a_stream_that_falls_silent_is_heard_by_ticks_but_a_backlog_is_not(error
         p.tick(now + second)
     units.append(p.take_unit(now + 120))
     assert incidents(units) == {}
-    p.traffic.listening = False  # no broker answers for half a day: that is no silence of the clients
+    # no broker answers for half a day: that is no silence of the clients
     for second in range(120, 43_200, 10):
-        p.tick(now + second)
-    p.traffic.listening = True
-    assert incidents([p.take_unit(now + 43_200)]) == {}
+        p.tick(now + second, listening=False)
+    units.append(p.take_unit(now + 43_200))
+    assert incidents(units) == {}
     now += 43_080
     for second in range(120, 7_200, 10):
         p.tick(now + second)
-    (found,) = incidents([p.take_unit(now + 7_200)]).values()
+    units.append(p.take_unit(now + 7_200))
+    (found,) = incidents(units).values()
+    lines, again = [msgspec.json.encode(e) for e in honest], pipeline()
+    for unit in units:  # the trail alone says which ticks were deaf
+        for piece in unpacked_trail(packed_trail(unit.trail)):
+            if isinstance(piece, Tick):
+                again.tick(piece.at, piece.listening)
+            else:
+                rows = range(piece.start, piece.stop)
+                again.feed(TOPIC, 0, [Record(TOPIC, 0, i, None, None, lines[i]) for i in rows])
+        repeated = again.take_unit(unit.at)
+        assert repeated.trail == unit.trail and repeated.incidents == unit.incidents
     assert found.kind == "traffic_anomaly" and found.opened_at < START + 32 * HOUR
 
 

@@ -26,7 +26,7 @@ from monitor.config import parse_config
 from monitor.failpoints import FailPointHit
 from monitor.intake.identity import Pseudonyms
 from monitor.metrics import Metrics
-from monitor.outgoing import outbox_writer, policy_of, write_outbox
+from monitor.outgoing import Told, outbox_writer, policy_of, write_outbox
 from monitor.receivers import identities, webhook_workers
 from monitor.state.lease import Lease
 from monitor.state.store import StateStore, open_store
@@ -94,11 +94,11 @@ def life(trigger: str) -> list[tuple[Incident | None, Incident]]:
 
 def put(store: StateStore, lease: Lease, incidents: int = 3) -> list[OutboxRow]:
     """The messages of several incidents, stored as the daemon would."""
-    rows = []
+    rows, told = [], Told()
     for steps in zip(*(life(f"t/0/{n}/0") for n in range(incidents)), strict=True):
         unit = CommitUnit(at=10.0)
         for old, new in steps:
-            unit.outbox += write_outbox(Policy(), ["hook"], old, new, 10.0)
+            unit.outbox += write_outbox(Policy(), ["hook"], told, old, new, 10.0)
         store.commit(unit, lease)
         rows += unit.outbox
     return rows
@@ -171,19 +171,29 @@ def test_a_message_refused_for_a_day_is_given_up(receiver: Receiver, store: Stat
     class Clock(SystemClock):
         later = 0.0
 
-        def monotonic(self) -> float:
-            return super().monotonic() + self.later
+        def now(self) -> float:
+            return 10.0 + self.later
 
-    receiver.plan = [status(400)] * 2
+    receiver.plan = [status(400)] * 4
     rows = put(store, lease, 1)
     metrics, clock = Metrics(), Clock()
-    made = WebhookWorker("hook", Webhook(receiver.url, None, allow_private=True), store, metrics, clock)
-    made.hold(True)
+
+    def start() -> WebhookWorker:
+        worker = WebhookWorker("hook", Webhook(receiver.url, None, allow_private=True), store, metrics, clock)
+        worker.hold(True)
+        return worker
+
+    made = start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(webhooks, "LONGEST_REFUSED", 0.01)
         made.round()
         assert store.outbox_counts("hook") == (len(rows), 0, 0)
+        clock.later = webhooks.GIVE_UP_AFTER - 1
+        made = start()  # a restart does not begin the day anew
+        wait_until(lambda: made.round() >= 0 and len(receiver.seen) == 2, 10, "tried again")
+        assert store.outbox_counts("hook").failed == 0
         clock.later = webhooks.GIVE_UP_AFTER + 1
+        made = start()
         wait_until(lambda: made.round() >= 0 and store.outbox_counts().failed == 1, 10, "given up")
     wait_until(lambda: made.round() >= 0 and not store.outbox_counts().pending, 10, "the rest is sent")
     assert receiver.seen[0][0]["webhook-id"] == receiver.seen[1][0]["webhook-id"] == rows[0].key
@@ -197,7 +207,7 @@ def test_one_dead_receiver_holds_up_no_other(store: StateStore, lease: Lease, re
     book.apply(sighting())
     unit = CommitUnit(at=10.0)
     for old, new in book.take_transitions():
-        unit.outbox += write_outbox(Policy(), ["dead", "well"], old, new, 10.0)
+        unit.outbox += write_outbox(Policy(), ["dead", "well"], set(), old, new, 10.0)
     store.commit(unit, lease)
     made = [
         WebhookWorker(name, Webhook(server.url, None, allow_private=True), store, metrics, SystemClock())
@@ -304,7 +314,7 @@ def test_identities_are_resolved_at_the_post_only(receiver: Receiver, store: Sta
     book.apply(sighting(subjects=(SubjectRef("client", hashed),)))
     unit = CommitUnit(at=1.0, identities=names.take_new())
     for old, new in book.take_transitions():
-        unit.outbox += write_outbox(Policy(), ["hook"], old, new, 1.0)
+        unit.outbox += write_outbox(Policy(), ["hook"], set(), old, new, 1.0)
     store.commit(unit, lease)
     assert hashed in unit.outbox[0].payload and "acme" not in unit.outbox[0].payload
     worker(store, receiver, None, identities(store, key)).round()
@@ -327,12 +337,48 @@ def test_an_incident_that_becomes_severe_is_opened_for_the_receiver() -> None:
     book = IncidentBook()
     book.apply(sighting(severity="info"))
     old, new = book.take_transitions()[0]
-    assert write_outbox(Policy(), ["hook"], old, new, 1.0) == []
+    assert write_outbox(Policy(), ["hook"], set(), old, new, 1.0) == []
     book.apply(sighting(200, severity="warning"))
     old, new = book.take_transitions()[0]
-    assert [r.event for r in write_outbox(Policy(), ["hook"], old, new, 1.0)] == ["incident.opened"]
+    assert [r.event for r in write_outbox(Policy(), ["hook"], set(), old, new, 1.0)] == ["incident.opened"]
     critical = Policy([Route(("hook",), "critical")])
-    assert write_outbox(critical, ["hook"], old, new, 1.0) == []
+    assert write_outbox(critical, ["hook"], set(), old, new, 1.0) == []
+
+
+def test_a_receiver_added_while_an_incident_is_open_hears_first_that_it_was_opened() -> None:
+    steps = life("t/0/1/0")
+    told: Told = set()
+    for old, new in steps[:1]:
+        write_outbox(Policy(), ["hook"], told, old, new, 1.0)
+    heard: dict[str, list[str]] = {"hook": [], "added": []}
+    for old, new in steps[1:]:
+        for row in write_outbox(Policy(), ["hook", "added"], told, old, new, 1.0):
+            heard[row.receiver].append(row.event.removeprefix("incident."))
+            assert len(json.loads(row.payload)["data"]["subjects"]) == 2
+    assert heard == {
+        "hook": ["updated", "acknowledged", "resolved"],
+        "added": ["opened", "acknowledged", "resolved"],
+    }
+
+
+def test_a_receiver_hears_nothing_of_what_is_resolved_before_it_was_told() -> None:
+    *_, (old, new) = life("t/0/1/0")
+    assert write_outbox(Policy(), ["added"], set(), old, new, 1.0) == []
+    book = IncidentBook()
+    book.apply(sighting())
+    book.resolve(book.open()[0].id, 2.0, "recovered")
+    old, new = book.take_transitions()[0]  # all in one commit: nobody could have been told before
+    rows = write_outbox(Policy(), ["hook"], set(), old, new, 1.0)
+    assert [row.event for row in rows] == ["incident.opened", "incident.resolved"]
+
+
+def test_who_was_told_is_known_after_a_restart(store: StateStore, lease: Lease) -> None:
+    told: Told = set()
+    for number, (old, new) in enumerate(life("t/0/1/0")):
+        unit = CommitUnit(at=1.0, incidents=[new])
+        unit.outbox += write_outbox(Policy(), ["hook"], told, old, new, 1.0)
+        store.commit(unit, lease)
+        assert store.told() == ([("hook", new.id)] if number < 3 else [])
 
 
 def test_from_the_configuration(store: StateStore, tmp_path: Path) -> None:

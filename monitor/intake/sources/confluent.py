@@ -24,23 +24,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from monitor.intake.events import Record
-from monitor.intake.sources.base import (
-    Loss,
-    Polled,
-    SourceError,
-    SourceTopic,
-    SourceUnavailable,
-    TopicPartition,
-    settle,
-)
+from monitor.intake.sources.base import Polled, SourceError, SourceTopic, SourceUnavailable, TopicPartition
 from monitor.intake.sources.confluent_admin import EARLIEST, LATEST, REFUSED, Brokers, at_time, refusal
 from monitor.intake.sources.confluent_options import FIXED, client_settings, consumer_settings
+from monitor.intake.sources.gate import RETRY_SECONDS, Gate
 from monitor.intake.sources.tls import context_of, explained
 
 log = structlog.get_logger(__name__)
-SILENCE_SECONDS = 2.0
-"""Without a message for this long, the brokers are asked whether they are there."""
-_RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 3.0
 _POSITION = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
 # Not `message.headers()`: that call, once the interpreter has optimised it, does not look whether an error was left.
@@ -78,53 +68,28 @@ class ConfluentSource:
             )
         except (KafkaException, ValueError) as error:
             raise SourceError(f"kafka: librdkafka refuses its settings ({error}). Check kafka.security") from error
-        self._expected: dict[TopicPartition, int] = {}
+        self._gate = Gate(self._topics, self._brokers, self._assign)
         self._ends: dict[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
-        self._open: set[TopicPartition] = set()
-        self._waiting: set[TopicPartition] = set()
-        self._ids: dict[TopicPartition, str] = {}
-        self._found: list[TopicPartition] = []
-        self._missing: set[str] = set()
-        self._late: set[str] = set()
         self._lag: dict[TopicPartition, int] = {}
-        self._failure: str | None = None
-        self._heard = time.monotonic()
-        self._retry_at = 0.0
         self._refused: SourceError | None = None
         self._paused = False
         self._closed = False
 
     @property
     def condition(self) -> str | None:
-        if self._failure is not None or self._brokers.trouble is not None:
-            return self._brokers.trouble or self._failure
-        if self._missing:
-            return f"waiting for topics that do not exist: {', '.join(sorted(self._missing))}"
-        stuck = sorted(self._waiting) if self._retry_at else []
-        return f"waiting for partitions that are not available: {', '.join(map(str, stuck))}" if stuck else None
+        return self._gate.condition
 
     def cluster_id(self) -> str:
         with explained(*self._address):
             return self._brokers.cluster_id()
 
     def discover(self) -> list[TopicPartition]:
-        try:
-            topics = self._brokers.topics(self._topics)
-        except SourceUnavailable:
-            return list(self._found)
-        self._missing = self._topics.keys() - topics.keys()
-        self._late |= self._missing
-        self._found = [
-            TopicPartition(name, p) for name in self._topics if name in topics for p in topics[name].partitions
-        ]
-        ids = {tp: topics[tp.topic].id for tp in self._found}
-        self._recheck([tp for tp in self._open if tp not in ids or self._ids.get(tp) not in (None, ids[tp])])
-        return list(self._found)
+        return self._gate.discover()
 
     def resolve_start(self, tp: TopicPartition, first_start: bool) -> int:
         start = self._topics[tp.topic].start
-        if not first_start or start == "earliest" or (start == "latest" and tp.topic in self._late):
+        if not first_start or start == "earliest" or (start == "latest" and tp.topic in self._gate.late):
             return self._brokers.offset(tp, EARLIEST)
         if not isinstance(start, str):
             found = self._brokers.offset(tp, at_time(int(start * 1000)), committed=True)
@@ -133,26 +98,18 @@ class ConfluentSource:
         return self._brokers.offset(tp, LATEST, committed=True)
 
     def own(self, positions: Mapping[TopicPartition, int]) -> None:
-        wanted = {TopicPartition(*tp): offset for tp, offset in positions.items()}
-        for tp in wanted:
-            if tp.topic not in self._topics:
-                raise ValueError(f"{tp.topic} is not a topic of this source")
-        stay = {tp for tp in self._open if wanted.get(tp) == self._expected[tp]}
-        self._expected = wanted
-        self._open, self._waiting = stay, wanted.keys() - stay
-        self._retry_at = 0.0
-        self._assign()
+        self._gate.own(positions)
 
     def poll(self, timeout: float, max_records: int) -> Polled:
         if self._closed:
             raise SourceError("the source is closed")
         deadline = time.monotonic() + timeout
         self._brokers.pump()
-        losses = self._admit()
+        losses = self._gate.admit()
         if losses:
             return Polled(losses=losses)
         left = max(0.0, deadline - time.monotonic())
-        if not self._open:
+        if not self._gate.open:
             time.sleep(left)
             return Polled()
         messages = self._consume(left, max_records)
@@ -160,8 +117,8 @@ class ConfluentSource:
         if self._refused is not None and not records:
             refused, self._refused = self._refused, None
             raise refused
-        self._listen(bool(messages))
-        return Polled(records, [] if records else self._admit())
+        self._gate.listen(bool(messages), self._paused)
+        return Polled(records, [] if records else self._gate.admit())
 
     def pause(self) -> None:
         self._paused = True
@@ -174,14 +131,14 @@ class ConfluentSource:
             self._consumer.resume(_kafka(self._assigned))
 
     def lag(self) -> dict[TopicPartition, int]:
-        wanted = [tp for tp in self._expected if tp.topic not in self._missing]
+        wanted = [tp for tp in self._gate.expected if tp.topic not in self._gate.missing]
         if wanted and not self._closed:
             try:
                 ends = self._brokers.offsets(dict.fromkeys(wanted, LATEST), committed=True)
             except SourceUnavailable:
                 ends = {}
             self._lag |= {tp: max(0, end - self._position(tp)) for tp, end in ends.items()}
-        return {tp: lag for tp, lag in self._lag.items() if tp in self._expected}
+        return {tp: lag for tp, lag in self._lag.items() if tp in self._gate.expected}
 
     def hint(self, positions: Mapping[TopicPartition, int]) -> None:
         if self._group is not None and positions and not self._closed:
@@ -199,65 +156,16 @@ class ConfluentSource:
 
     # --- the gate ------------------------------------------------------------------------------------------------
 
-    def _admit(self) -> list[Loss]:
-        """Open the partitions whose position is in the log; the losses of those whose position was not."""
-        if not self._waiting or time.monotonic() < self._retry_at:
-            return []
-        try:
-            topics = self._brokers.topics({tp.topic for tp in self._waiting})
-            there = [tp for tp in self._waiting if tp.topic in topics and tp.partition in topics[tp.topic].partitions]
-            ranges = self._brokers.ranges(there) if there else {}
-        except SourceUnavailable:
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            return []
-        losses: list[Loss] = []
-        refusals: list[SourceError] = []
-        new: list[TopicPartition] = []
-        for tp in sorted(ranges):
-            try:
-                loss = self._settle(tp, *ranges[tp], topics[tp.topic].id)
-            except SourceError as error:
-                refusals.append(error)
-            else:
-                new.append(tp)
-                losses += [loss] if loss is not None else []
-        self._waiting.difference_update(new)
-        self._open.update(new)
-        self._retry_at = time.monotonic() + _RETRY_SECONDS if self._waiting and not refusals else 0.0
-        self._assign()
-        if refusals and not losses:
-            raise refusals[0]
-        return losses
-
-    def _settle(self, tp: TopicPartition, begin: int, end: int, topic_id: str | None) -> Loss | None:
-        known = self._ids.get(tp)
-        anew = None if known is None or topic_id is None else known != topic_id
-        loss = settle(self._topics[tp.topic], tp, self._expected[tp], begin, end, anew)
-        if loss is not None:
-            self._expected[tp] = loss.followed
-        if topic_id is not None:
-            self._ids[tp] = topic_id
-        return loss
-
-    def _recheck(self, partitions: Iterable[TopicPartition], after: float = 0.0) -> None:
-        """Close the gate of partitions until their position has been looked up again, `after` seconds from now."""
-        closed = self._open.intersection(partitions)
-        if closed:
-            self._open -= closed
-            self._waiting |= closed
-            self._retry_at = time.monotonic() + after if after else 0.0
-            self._assign()
-
-    def _assign(self) -> None:
+    def _assign(self, _: Iterable[TopicPartition] = ()) -> None:
         """Tell the consumer which partitions are open; those that it does not have yet begin at their position."""
-        gone, new = self._assigned - self._open, sorted(self._open - self._assigned)
-        self._assigned = set(self._open)
+        gone, new = self._assigned - self._gate.open, sorted(self._gate.open - self._assigned)
+        self._assigned = set(self._gate.open)
         for tp in gone:
             self._ends.pop(tp, None)
         if gone:
             self._consumer.incremental_unassign(_kafka(gone))
         if new:
-            self._consumer.incremental_assign([KafkaTopicPartition(*tp, self._expected[tp]) for tp in new])
+            self._consumer.incremental_assign([KafkaTopicPartition(*tp, self._gate.expected[tp]) for tp in new])
             if self._paused:
                 self._consumer.pause(_kafka(new))
 
@@ -271,8 +179,8 @@ class ConfluentSource:
                 messages += self._consumer.consume(min(count, 1_000_000) - 1, 0)
         except KafkaException as error:
             log.error("reading failed: looking the positions up again", error=str(error))
-            self._failure = f"reading failed: {error}"
-            self._recheck(self._open, _RETRY_SECONDS)
+            self._gate.failure = f"reading failed: {error}"
+            self._gate.recheck(self._gate.open, RETRY_SECONDS)
             return []
         return messages
 
@@ -291,8 +199,8 @@ class ConfluentSource:
             offset = message.offset()
             kind, at = message.timestamp()
             if self._paused:  # nothing comes then; if it does, it is read again
-                self._recheck([TopicPartition(*key)])
-            if key not in self._open or offset < self._expected[key]:
+                self._gate.recheck([TopicPartition(*key)])
+            if key not in self._gate.open or offset < self._gate.expected[key]:
                 continue
             records.append(
                 Record(
@@ -300,10 +208,10 @@ class ConfluentSource:
                     _headers(message),
                 )
             )  # fmt: skip
-            self._expected[key] = offset + 1
+            self._gate.expected[key] = offset + 1
         taken = [(TopicPartition(*key), records) for key, records in found.items() if records]
         if taken:
-            self._failure = None
+            self._gate.failure = None
         return taken
 
     def _take_error(self, message: Any, error: KafkaError) -> None:
@@ -311,31 +219,23 @@ class ConfluentSource:
         code, topic = error.code(), message.topic()
         tp = TopicPartition(topic, message.partition())
         if code == KafkaError._PARTITION_EOF:
-            if tp in self._open:
+            if tp in self._gate.open:
                 self._ends[tp] = message.offset()
-                self._failure = None
+                self._gate.failure = None
         elif code in REFUSED:
             self._refused = refusal(f"topic {topic}" if topic else "kafka", error)
         elif code in _POSITION:
-            self._recheck([tp])
-        elif tp in self._open:
+            self._gate.recheck([tp])
+        elif tp in self._gate.open:
             log.error("reading failed: looking the position up again", partition=str(tp), error=str(error))
-            self._failure = f"reading failed: {tp}: {error.str()}"
-            self._recheck([tp], _RETRY_SECONDS)
+            self._gate.failure = f"reading failed: {tp}: {error.str()}"
+            self._gate.recheck([tp], RETRY_SECONDS)
         elif code not in _GROUP:  # no group is needed to read
             log.debug("client reports", error=str(error))
 
     def _position(self, tp: TopicPartition) -> int:
         """The next offset to be fetched: beyond `_expected` after markers of transactions, which are no records."""
-        return max(self._expected[tp], self._ends.get(tp, 0))
-
-    def _listen(self, heard: bool) -> None:
-        """Silence is an idle topic or a broker that is gone; an empty poll does not say which."""
-        now = time.monotonic()
-        if heard:
-            self._heard, self._brokers.trouble = now, None
-        elif now - self._heard > SILENCE_SECONDS and not self._paused:
-            self._brokers.check()
+        return max(self._gate.expected[tp], self._ends.get(tp, 0))
 
 
 def _headers(message: Any) -> Sequence[tuple[str, bytes]]:

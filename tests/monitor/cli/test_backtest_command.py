@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import stat
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from monitor.backtest import run_backtest
 from monitor.cli.app import app
 from monitor.demo.traffic import CreditTraffic, write_events
+from tests.components.waiting import wait_until
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -115,3 +119,43 @@ def test_events_come_from_standard_input(place: Place, events: Path, reference: 
     assert done.stdout
     twice = place.runner.invoke(app, [*line, "-"], input=text)
     assert twice.exit_code == 1 and "named twice" in twice.stderr
+
+
+def test_follow_reads_on_and_prints_at_an_interrupt(events: Path, reference: Path) -> None:
+    growing = events.with_name("growing.jsonl")
+    lines = gzip.decompress(events.read_bytes()).splitlines(keepends=True)
+    growing.write_bytes(b"".join(lines[:1_000]) + lines[1_000][:20])
+    read = threading.Event()
+    seen = 0
+
+    def follow() -> bool:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            with growing.open("ab") as file:
+                file.write(lines[1_000][20:] + b"".join(lines[1_001:]))
+        if seen == 8:
+            read.set()
+        return not read.is_set()
+
+    found = run_backtest([growing], reference, follow=follow)
+    assert found.records == 3_000
+    assert [i.kind for i in found.incidents] == ["feature_drift"]
+
+
+def test_follow_ends_with_results_at_sigint(place: Place, events: Path) -> None:
+    growing = place.directory / "growing.jsonl"
+    growing.write_bytes(gzip.decompress(events.read_bytes()))
+    usual = signal.getsignal(signal.SIGINT)
+
+    def interrupt() -> None:
+        wait_until(lambda: signal.getsignal(signal.SIGINT) is not usual, 60, "a handler of SIGINT")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = backtest(place, growing, "--follow")
+    thread.join()
+    assert result.exit_code == 0
+    assert " lines, 0 rejected" in result.stderr
+    assert signal.getsignal(signal.SIGINT) is usual

@@ -257,6 +257,31 @@ def test_early_labels_are_bounded_and_given_up_in_time() -> None:
     assert len(stored.join.early) == 0 and stored.join.unmatched == n - 1
 
 
+WAIT = early.WAIT_SECONDS
+LONG = [
+    *[Step("first", 0.0, None, 1.0), Step("first", 100.0, 0.0)],  # before any prediction: waits from the first
+    *[Step("near", 0.0, None, 1.0), Step("far", 0.0, None, 1.0), Step("x", WAIT, 0.0), Step("near", 9.0, 0.0)],
+    *[Step("y", WAIT + 101.0, 0.0), Step("far", 9.0, 0.0), Step("late", 0.0, None, 1.0)],
+    *[Step(f"z{i}", i * WAIT, 0.0) for i in range(5)],
+    *[Step("late", 1.0, 0.0), Step("last", 0.0, None, 1.0), Step("last", 9 * WAIT, 0.0)],
+]
+
+
+@given(st.lists(st.integers(1, len(LONG)), min_size=len(LONG), max_size=len(LONG)), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_early_labels_wait_by_the_time_when_they_came_whatever_the_cuts(sizes: list[int], restart: bool) -> None:
+    stored, newest, at, matched = Stored(), 0.0, 0, 0
+    for size in sizes:
+        part = LONG[at : at + size]
+        matched += len(stored.join.add(*columns(part), watermark=newest))
+        newest = max([newest, *(s.time for s in part if s.label is None)])
+        at += size
+        if restart:
+            stored.restart()
+    assert matched == 3  # first, near and last
+    assert stored.join.unmatched == 2 and len(stored.join.early) == 0
+
+
 def test_a_lost_page_costs_its_rows_only() -> None:
     stored = Stored()
     stored.join.add(*columns(rows(0, 4 * SEGMENT)), watermark=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from monitor.intake.events import Event, EventType, Half, Rejected, Tensor
@@ -63,6 +64,22 @@ def test_pairs_that_do_not_fit_are_refused_and_used_up() -> None:
     p.pair(request("f"))
     assert p.pair(Half("f", True, AT, ("out", 0, 0), 0, [], failed=True)).events == []
     assert p.counts["failed"] == 1 and p.bytes == 0
+
+
+def test_columns_of_tensors_never_share_a_name() -> None:
+    def features(*tensors: Tensor) -> dict[str, Any] | None:
+        p = pairing()
+        p.pair(msgspec.structs.replace(request("k"), tensors=list(tensors)))
+        (event,) = p.pair(response("k")).events
+        return event.features
+
+    wide, narrow = Tensor("a", 2, [1.0, 2.0]), Tensor("a_0", 1, [3.0])
+    assert features(wide, Tensor("b", 1, [3.0])) == {"a_0": 1.0, "a_1": 2.0, "b": 3.0}
+    assert features(wide, narrow) == {"a[0]": 1.0, "a[1]": 2.0, "a_0": 3.0}
+    assert features(narrow, wide) == {"a_0": 3.0, "a[0]": 1.0, "a[1]": 2.0}
+    for twice in ((narrow, narrow), (wide, narrow, Tensor("a[1]", 1, [4.0]))):
+        with pytest.raises(Rejected, match=r"two inputs of the request are named 'a(_0|\[1\])'"):
+            features(*twice)
 
 
 def test_equal_keys_are_paired_in_order() -> None:

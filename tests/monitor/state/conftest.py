@@ -147,7 +147,12 @@ def nth_unit(n: int) -> CommitUnit:
     was, now = 10 * (n - 1), 10 * n
     counts = PartitionCounts(received=now, accepted=now - n, rejected=n, rows_rejected=2 * n, gap=n)
     unit = CommitUnit(at=100.0 + n, cluster_id=CLUSTER)
-    unit.trail = [Slice("p", 0, was, was + 4), Tick(100.5 + n), Slice("p", 1, was, now), Slice("p", 0, was + 4, now)]
+    unit.trail = [
+        Slice("p", 0, was, was + 4),
+        Tick(100.5 + n, n == 1),
+        Slice("p", 1, was, now),
+        Slice("p", 0, was + 4, now),
+    ]
     unit.positions = [Position("p", partition, was, now, counts) for partition in (0, 1)]
     unit.pages = [
         StatePage("model:/credit", "drift_counts", "h1", "counts", 3, {"sums": np.arange(5.0) * n}),

@@ -132,6 +132,18 @@ def test_removed_messages_stay_in_the_counts_and_pending_ones_stay(store: StateS
     assert count(store, outbox) == 1
 
 
+def test_messages_about_an_open_incident_say_who_was_told_of_it(
+    store: StateStore, lease: Lease, incident: MakeIncident
+) -> None:
+    told = [OutboxRow(f"k{n}", "hook", f"inc_{n}", "opened", "{}", NOW - 31 * DAY) for n in (1, 2)]
+    done = incident(id="inc_2", status="resolved", resolved_at=5.0)
+    commit_at(store, lease, NOW - 31 * DAY, outbox=told, incidents=[incident(id="inc_1"), done])
+    for message in store.claim_outbox(["hook"], 60.0, 2):
+        store.mark_delivered(message)
+    assert sweep(store.db, lease, AGES, NOW, go_on)["outbox"] == 1
+    assert store.told() == [("hook", "inc_1")]
+
+
 def test_answered_commands_go_queued_ones_stay(store: StateStore, lease: Lease) -> None:
     from monitor.state.unit import CommandResult
 
