@@ -62,13 +62,13 @@ def message_key(receiver: str, change: Change) -> str:
     return "msg_" + digest.hexdigest()
 
 
-def message_body(change: Change, at: float) -> str:
+def message_body(change: Change, at: float, owner: str | None = None) -> str:
     """`{"type", "timestamp", "data"}` as it is signed and sent. `at`: when it changed, epoch seconds.
 
     An incident too large for one message keeps its newest subjects and its first evidence; `omitted` then says how
     many of each were left out.
     """
-    data = incident_json(change.incident)
+    data = incident_json(change.incident, owner=owner)
     subjects, evidence = data["subjects"], data["evidence"]
     room = max(len(subjects), len(evidence))
     while len(body := _body(change.event, at, data)) > MAX_BYTES and room > 1:

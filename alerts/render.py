@@ -14,6 +14,8 @@ from alerts.taxonomy import SCHEMES
 from alerts.times import rfc3339_or_none
 from detectors.base import Measure
 
+Owner = Callable[[Incident], str | None]
+"""Incident → the team or person that owns its model, None where nobody is named."""
 Resolve = Callable[[str], str]
 """Pseudonym → the identifier behind it, or the pseudonym itself where that is not known or not allowed."""
 
@@ -22,10 +24,13 @@ IDENTITY_SUBJECTS = frozenset({"client", "principal", "source_ip"})
 PSEUDONYM = re.compile(r"\bc_[a-z2-7]{26}\b")
 
 
-def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseudonym) -> dict[str, Any]:
+def incident_json(
+    incident: Incident, resolve: Resolve = lambda pseudonym: pseudonym, owner: str | None = None
+) -> dict[str, Any]:
     """The incident with RFC 3339 times in UTC. A number that is not finite becomes null.
 
-    `resolve` is asked for the pseudonyms among subjects, in streams and in the why.
+    `owner` is the team or person that owns its model. `resolve` is asked for the pseudonyms among subjects, in streams
+    and in the why.
     """
 
     def clear(text: str) -> str:
@@ -38,6 +43,7 @@ def incident_json(incident: Incident, resolve: Resolve = lambda pseudonym: pseud
         "severity_max": incident.severity_max,
         "status": incident.status,
         "model": incident.model,
+        "owner": owner,
         "tenant": incident.tenant,
         "model_version": incident.model_version,
         "opened_at": rfc3339_or_none(incident.opened_at),

@@ -27,7 +27,7 @@ from monitor.intake.identity import derive_key, key_id
 from monitor.intake.sources.base import Source, SourceError
 from monitor.intake.sources.kafka import KafkaSource
 from monitor.metrics import Metrics
-from monitor.outgoing import policy_of
+from monitor.outgoing import owner_of, policy_of
 from monitor.receivers import alertmanagers, webhook_workers
 from monitor.reload import Reloaded, reload_config
 from monitor.serve.http import HttpServer, make_app
@@ -128,7 +128,9 @@ class Daemon:
         """What tells receivers, as the configuration in force says; started."""
         wanted = policy_of(self.config).sends
         workers = webhook_workers(self.config, store, self.metrics, self.clock, key)
-        delivery = Delivery(store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers)
+        delivery = Delivery(
+            store, alertmanagers(self.config), self.metrics, self.clock, wanted, workers, owner_of(self.config)
+        )
         delivery.start()
         return delivery
 

@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from alerts.incidents import Incident
+from alerts.render import Owner
 from alerts.sinks.alertmanager import DeliveryError, Notified, post, reconcile
 from monitor.clock import Clock
 from monitor.metrics import Metrics
@@ -46,6 +47,7 @@ class Delivery:
         clock: Clock,
         wanted: Callable[[str, Incident], bool],
         webhooks: Sequence[WebhookWorker] = (),
+        owner: Owner = lambda incident: None,
     ) -> None:
         self._store = store
         self._targets = targets
@@ -54,6 +56,7 @@ class Delivery:
         self._wanted = wanted
         """Whether a receiver is told of an incident."""
         self._webhooks = webhooks
+        self._owner = owner
         self._lease: Lease | None = None
         self._known: dict[str, list[Incident]] = {}
         """By receiver: what was open when SQL was last read."""
@@ -109,7 +112,7 @@ class Delivery:
             incidents = [i for i in self._store.open_incidents() if self._wanted(target.name, i)]
             told = [Notified(*row) for row in self._store.notified_alerts(target.name)]
             self._known[target.name] = incidents
-            alerts, remember, forget = reconcile(incidents, told, now, INTERVAL)
+            alerts, remember, forget = reconcile(incidents, told, now, INTERVAL, self._owner)
             if alerts and not self._post(client, target, alerts):
                 return
             rows = [NotifiedAlert(r.labels, r.starts_at, r.last_sent, r.resolved_at) for r in remember]
@@ -118,7 +121,7 @@ class Delivery:
         except StoreError as error:
             # What is open must not look resolved because the database is away.
             log.warning("alerts told from memory", receiver=target.name, reason=str(error))
-            alerts, _, _ = reconcile(self._known.get(target.name, []), [], now, INTERVAL)
+            alerts, _, _ = reconcile(self._known.get(target.name, []), [], now, INTERVAL, self._owner)
             if alerts and not isinstance(error, Fenced):
                 self._post(client, target, alerts)
         except Exception:

@@ -8,6 +8,7 @@ from functools import partial
 from alerts.incidents import Incident, IncidentBook
 from alerts.messages import changes, message_body, message_key
 from alerts.policy import Policy, Route
+from alerts.render import Owner
 from monitor.config import Config, WebhookReceiver
 from monitor.state.unit import CommitUnit, OutboxRow
 
@@ -25,7 +26,13 @@ def no_messages(old: Incident | None, new: Incident, at: float) -> list[OutboxRo
 
 
 def write_outbox(
-    policy: Policy, receivers: Sequence[str], told: Told, old: Incident | None, new: Incident, at: float
+    policy: Policy,
+    receivers: Sequence[str],
+    told: Told,
+    old: Incident | None,
+    new: Incident,
+    at: float,
+    owner: Owner = lambda incident: None,
 ) -> list[OutboxRow]:
     """The messages to each of the receivers; whoever is told of an incident is added to `told`.
 
@@ -43,7 +50,7 @@ def write_outbox(
         for change in changes(old if knows else None, new):
             told.add((receiver, new.id))
             key = message_key(receiver, change)
-            rows.append(OutboxRow(key, receiver, new.id, change.event, message_body(change, at), at))
+            rows.append(OutboxRow(key, receiver, new.id, change.event, message_body(change, at, owner(new)), at))
     return rows
 
 
@@ -59,13 +66,18 @@ def policy_of(config: Config) -> Policy:
     return Policy(tuple(Route(r.targets, r.severity, r.kinds, r.models) for r in config.routes))
 
 
+def owner_of(config: Config) -> Owner:
+    """Who owns the model of an incident, as configured."""
+    return lambda i: None if i.model is None else config.model_settings(i.model, i.tenant).owner
+
+
 def outbox_writer(config: Config, told: Iterable[tuple[str, str]] = ()) -> OutboxWriter:
     """Makes the messages to webhooks; `told` is who was told of which open incident.
 
     Alertmanagers are reconciled and get none, nor does anyone while `notify` is off.
     """
     names = tuple(webhooks(config))
-    return partial(write_outbox, policy_of(config), names, set(told)) if names else no_messages
+    return partial(write_outbox, policy_of(config), names, set(told), owner=owner_of(config)) if names else no_messages
 
 
 def webhooks(config: Config) -> dict[str, WebhookReceiver]:

@@ -122,12 +122,12 @@ class Version(Protocol):
 V = TypeVar("V", bound=Version)
 
 
-def in_force(stored: Sequence[V]) -> V | None:
+def in_force(stored: Sequence[V], role: str = TARGET) -> V | None:
     """Of the versions of one subject, newest last: the one approved last, else the newest provisional one.
 
     An earlier version that is approved again is in force again.
     """
-    targets = [r for r in stored if r.role == TARGET]
+    targets = [r for r in stored if r.role == role]
     approved = [(r.approved_at, number) for number, r in enumerate(targets) if r.approved_at is not None]
     return targets[max(approved)[1]] if approved else targets[-1] if targets else None
 

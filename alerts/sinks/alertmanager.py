@@ -15,6 +15,7 @@ import httpx
 
 from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident
+from alerts.render import Owner
 from alerts.times import rfc3339
 
 NEWEST = 5
@@ -52,7 +53,11 @@ def labels_of(incident: Incident) -> Labels:
 
 
 def reconcile(
-    open_incidents: Iterable[Incident], told: Iterable[Notified], now: float, interval: float
+    open_incidents: Iterable[Incident],
+    told: Iterable[Notified],
+    now: float,
+    interval: float,
+    owner: Owner = lambda incident: None,
 ) -> tuple[list[dict[str, Any]], list[Notified], list[Notified]]:
     """What to send now, given what is open and what the receiver was told.
 
@@ -66,7 +71,7 @@ def reconcile(
     for key, incidents in sorted(groups.items()):
         starts = min(now, *(i.opened_at for i in incidents))
         remember.append(Notified(dict(key), starts, now))
-        alerts.append(_alert(dict(key), starts, now + 3 * interval, _annotations(incidents)))
+        alerts.append(_alert(dict(key), starts, now + 3 * interval, _annotations(incidents, owner)))
     for row in told:
         if _key(row.labels) in groups:
             continue
@@ -97,12 +102,14 @@ def _alert(labels: Labels, starts: float, ends: float, annotations: Labels) -> d
     return {"labels": labels, "annotations": annotations, "startsAt": rfc3339(starts), "endsAt": rfc3339(ends)}
 
 
-def _annotations(incidents: Sequence[Incident]) -> Labels:
+def _annotations(incidents: Sequence[Incident], owner: Owner) -> Labels:
     newest = sorted(incidents, key=lambda i: (i.opened_at, i.id), reverse=True)
     first = newest[0]
     subjects = list(dict.fromkeys(f"{s.type} {s.id}" for i in newest for s in i.subjects))
     more = f" (and {len(subjects) - NEWEST} more)" if len(subjects) > NEWEST else ""
+    owned = owner(first)
     return {
+        **({} if owned is None else {"owner": owned}),
         "summary": f"{first.model or 'ModelWarden'}: {first.kind.replace('_', ' ')}",
         "description": "\n".join(f"{i.id}: {i.why}" for i in newest[:NEWEST]),
         "why": first.why,

@@ -41,14 +41,16 @@ def incidents_list(
     from alerts.render import incident_json, pseudonyms_in
     from monitor.cli.stored import resolver, stored
     from monitor.dry_run import would_page
+    from monitor.outgoing import owner_of
 
     wanted = [s.value for s in (status or (_NOT_RESOLVED if unresolved else []))]
     with stored(settings) as store:
         found = store.incidents(status=wanted, model=model, kind=kind, limit=limit)
         resolve = resolver(settings, store, (name for incident in found for name in pseudonyms_in(incident)))
+    owner = owner_of(settings)
     told = [would_page(settings, incident) for incident in found]
     rows = [
-        incident_json(incident, resolve) | {"would_page": bool(names), "would_page_to": names}
+        incident_json(incident, resolve, owner(incident)) | {"would_page": bool(names), "would_page_to": names}
         for incident, names in zip(found, told, strict=True)
     ]
     if output is Output.JSON:

@@ -20,12 +20,13 @@ def incidents_show(
     settings = need_config(config)
     from alerts.render import incident_json, pseudonyms_in
     from monitor.cli.stored import resolver, stored
+    from monitor.outgoing import owner_of
 
     with stored(settings) as store:
         found = store.incident(incident)
         if found is None:
             raise CommandError(f"There is no incident {incident}.")
-        row = incident_json(found, resolver(settings, store, pseudonyms_in(found)))
+        row = incident_json(found, resolver(settings, store, pseudonyms_in(found)), owner_of(settings)(found))
     if output is Output.JSON:
         print_json(row)
     else:

@@ -41,11 +41,12 @@ def _rows(found: list[ReferenceSummary]) -> list[dict[str, Any]]:
     from alerts.times import rfc3339_or_none
     from monitor.references import in_force
 
-    leading = {s: in_force([r for r in found if r.subject == s]) for s in {r.subject for r in found}}
+    roles = {(r.subject, r.role) for r in found}
+    leading = {(subject, role): in_force([r for r in found if r.subject == subject], role) for subject, role in roles}
     return [
         {
             **r._asdict(),
-            "in_force": leading[r.subject] is r,
+            "in_force": leading[r.subject, r.role] is r,
             "created_at": rfc3339_or_none(r.created_at),
             "approved_at": rfc3339_or_none(r.approved_at),
         }

@@ -22,6 +22,8 @@ def status(config: ConfigFile = None, output: OutputFormat = Output.TABLE) -> No
     with stored(settings) as store:
         incidents = [] if settings.notify else store.incidents()
         found = store.status() | {"dry_run": report(settings, incidents, time())}
+    for model in found["models"]:
+        model["owner"] = settings.model_settings(model["model"], model["tenant"]).owner
     if output is Output.JSON:
         print_json(found)
     else:
@@ -34,13 +36,15 @@ def _print(found: dict[str, Any]) -> None:
         print_line("No daemon is active.")
     else:
         print_line(f"Active: {active['holder']}, epoch {active['epoch']}, since {when(active['since'])}")
-    columns = ("model", "tenant", "state", "attacks", "#predictions", "#labels", "#matched", "#clients", "last event")
-    print_table("Models", columns, (_model(m) for m in found["models"]))
     columns = (
+        "model", "tenant", "owner", "state", "attacks", "#predictions", "#labels", "#matched", "#clients", "last event",
+    )  # fmt: skip
+    print_table("Models", columns, (_model(m) for m in found["models"]))
+    topics = (
         "topic", "#partition", "#next offset", "#received", "#accepted", "#rejected", "#bad rows",
         "#time corrected", "#gap",
     )  # fmt: skip
-    print_table("Topics", columns, (_topic(t) for t in found["topics"]))
+    print_table("Topics", topics, (_topic(t) for t in found["topics"]))
     outbox = found["outbox"]
     print_line(f"Access events: {found['access']['events']:,}")
     print_line(
@@ -60,7 +64,8 @@ def _model(m: dict[str, Any]) -> tuple[object, ...]:
     clients = m["clients"] if m["clients_exact"] else f"about {m['clients']:,}"
     state = "unwatched" if m["unwatched"] else m["state"]
     counts = m["predictions"], m["labels"], m["labels_matched"]
-    return m["model"], m["tenant"], state, m["attack_state"], *counts, clients, when(m.get("watermark"))
+    named = m["model"], m["tenant"], m["owner"] or ""
+    return *named, state, m["attack_state"], *counts, clients, when(m.get("watermark"))
 
 
 def _topic(t: dict[str, Any]) -> tuple[object, ...]:

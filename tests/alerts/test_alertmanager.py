@@ -44,6 +44,8 @@ def test_incidents_of_one_label_set_are_one_alert_that_counts_them() -> None:
 
 
 def test_an_alert_is_sent_resolved_for_a_while_and_then_forgotten() -> None:
+    (owned,), _, _ = reconcile([incident()], [], NOW, EVERY, lambda i: "risk-team")
+    assert owned["annotations"]["owner"] == "risk-team" and "owner" not in owned["labels"]
     _, told, _ = reconcile([incident()], [], NOW, EVERY)
     alerts, remember, forget = reconcile([], told, NOW + 60, EVERY)
     assert alerts[0]["endsAt"] == "1970-01-01T02:47:40.000Z" and not forget

@@ -400,3 +400,10 @@ routes: [{receivers: [a, am], severity: info, kinds: [feature_drift]}]
     off = parse_config(text + "notify: off\n", tmp_path / "c.yaml")
     assert outbox_writer(off)(old, new, 1.0) == []
     assert webhook_workers(off, store, Metrics(), SystemClock(), b"k" * 32) == []
+
+
+def test_a_message_names_the_owner_of_the_model() -> None:
+    new = IncidentBook().apply(sighting())
+    assert new is not None
+    (row,) = write_outbox(Policy(), ["hook"], set(), None, new, 1.0, lambda i: "risk-team")
+    assert json.loads(row.payload)["data"]["owner"] == "risk-team"
