@@ -216,6 +216,7 @@ class SumAccount:
             row=int(evidence.row[block]),
             position=int(evidence.position[block]),
             ratio=capital / idle if idle > 0 else math.inf,
+            leading_bet=_strongest_bet(self._members[leader], leading),
         )
         self.alarms += 1
         latched = self._latch(named, carriers)
@@ -295,6 +296,11 @@ def _grow(member: _Member, log_e: F64, earned: float) -> None:
     np.minimum(capital, MAX_CAPITAL, out=capital)
     member.total = float(capital.sum())
     member.idle = (member.idle + member.idle_inject * earned) * member.leaks
+
+
+def _strongest_bet(member: _Member, stream: int) -> int:
+    own = np.flatnonzero(member.bets.stream == stream)
+    return int(own[np.argmax(member.capital[own])])
 
 
 def _check_bets(detector: str, streams: int, bets: Bets) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.base import F64, I64, U8, Batch, Page
-from detectors.drift.target import BLOCK, Target
+from detectors.drift.scores import BLOCK
+from detectors.drift.target import Target
 from detectors.numeric import as_counts, clipped, valid
 from detectors.views.bins import I16
 

@@ -13,7 +13,8 @@ import math
 import numpy as np
 
 from detectors.base import F64, I64, Bool, Page
-from detectors.drift.target import FAMILIES, Family, Target
+from detectors.drift.scores import FAMILIES, Family
+from detectors.drift.target import Target
 from detectors.numeric import trimmed_chi2_means
 
 HORIZONS = 2 ** np.arange(7)
@@ -22,8 +23,8 @@ FLOOR = np.array([1.3, 1.6, 2.2, 3.0, 4.0, 4.5, 4.5])
 """Least v of location at each horizon at the start; falls with the square of what is left of FLOOR_BLOCKS."""
 FLOOR_BLOCKS = 160
 EXCESS: dict[Family, float] = {
-    "loc": 1.0, "scale": 0.5, "cat": 0.6, "tail": 0.45, "rare": 0.45, "new": 0.45, "missing": 0.45, "range": 0.3,
-    "type": 0.45,
+    "loc": 1.0, "scale": 0.5, "shape": 0.3, "cat": 0.6, "pair": 0.35, "tail": 0.45, "rare": 0.45, "new": 0.45,
+    "missing": 0.45, "range": 0.3, "type": 0.45,
 }  # fmt: skip
 """Share of the floor's excess over 1 that each family gets."""
 _FIRST = 1.2

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom
 
-from detectors.base import Context
-from detectors.drift.bets import BETS, FACTORS, ChangeBets
+from detectors.base import F64, Context
+from detectors.drift.bets import BETS, FACTORS, PAIR_BETS, ChangeBets
 from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import best_split
 from detectors.drift.recovery import gain_of_count, gain_of_sum
+from detectors.drift.scores import BLOCK
 from detectors.drift.season import slipping_swing
-from detectors.drift.target import BLOCK, Target, target
+from detectors.drift.target import Target, target
+from detectors.numeric import exact_factors
 from tests.detectors import streams
 
 
@@ -35,12 +37,30 @@ def test_block_sums_are_those_of_the_scores(compiled: Target) -> None:
     index = compiled.binning.index(streams.join(streams.clean(3, 75)))
     sums, squares, counts = compiled.block_sums(index)
     for i, score in enumerate(compiled.scores):
-        each = score.table[index[:, score.column]].reshape(3, BLOCK)
+        if score.family == "pair":
+            tables = [_factors(compiled, column) for column in (score.column, score.other)]
+            each = np.prod([t[index[:, c]] for t, c in zip(tables, (score.column, score.other), strict=True)], axis=0)
+        else:
+            each = score.table[index[:, score.column]]
+        each = each.reshape(3, BLOCK)
         if i < compiled.sums:
             assert sums[:, i].tolist() == each.sum(axis=1).tolist()
-            assert squares[:, i] == pytest.approx((each**2).sum(axis=1), abs=BLOCK * 2.0**-11)
+            assert squares[:, i] == pytest.approx((each**2).sum(axis=1), rel=0.03, abs=0.5)
         else:
             assert counts[:, i - compiled.sums].tolist() == each.sum(axis=1).tolist()
+
+
+def _factors(compiled: Target, column: int) -> F64:
+    """Normal scores of a column as pairs take them."""
+    return exact_factors(next(s.table for s in compiled.scores if s.column == column and s.family == "loc"))[0]
+
+
+def test_sums_of_products_are_exact_at_their_largest() -> None:
+    """The largest scores there are, in blocks of 25, must not be rounded in four bytes."""
+    factors, squares = (x.astype(np.float32) for x in exact_factors(np.array([4.999, 4.96])))
+    for table in (factors, squares):
+        block = np.resize(table, (2, BLOCK))
+        assert float((block @ block.T)[0, 1]) == sum(int(x * 128) * int(y * 128) for x, y in block.T) / 128**2
 
 
 def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
@@ -51,7 +71,7 @@ def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
 
 
 def test_weights_sum_to_one(compiled: Target) -> None:
-    bets = ChangeBets(compiled).bets()
+    bets = ChangeBets(compiled)
     assert bets.weight.sum() == pytest.approx(1.0) and (bets.weight >= 0).all()
     of_stream = np.bincount(bets.stream, bets.weight, len(compiled.scores))
     assert (of_stream > 0).all()
@@ -61,7 +81,7 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     """Rate ~ Gamma(a, b), count of a block | rate Poisson: E[E] = 1 exactly where v = 1."""
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 30.0, 3_000.0
-    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
@@ -77,9 +97,13 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     rows = streams.reference(1).rows
     index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
     sums, _, counts = compiled.block_sums(index)
-    log_e, _ = bets.judge(bets.odds(null, noise, 0.0, np.ones(compiled.counts)), sums, counts)
-    small = np.abs(np.tile(BETS, compiled.sums)) <= 2.0  # larger bets have a mean that no sample shows
-    e = np.exp(log_e[:, : compiled.sums * len(BETS)][:, small])
+    prices = bets.prices(noise, 0.0, np.ones(compiled.counts))
+    log_e = np.empty((len(sums), len(bets.weight)))
+    bets.judge(bets.odds(null, prices), prices, sums, counts, log_e)
+    pairs = compiled.sums - compiled.linear
+    bet = np.concatenate([np.tile(BETS, compiled.linear), np.tile(PAIR_BETS, pairs)])
+    small = np.abs(bet) <= 2.0  # larger bets have a mean that no sample shows
+    e = np.exp(log_e[:, : len(bet)][:, small])
     error = e.std(axis=0) / np.sqrt(len(e))
     assert (e.mean(axis=0) <= 1 + 5 * error).all() and e.mean() > 0.9
 
@@ -87,7 +111,7 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
 def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 1.0, 60.0
-    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
     assert (odds.slope[:, bold] == 0).all() and (odds.base[:, bold] == 0).all()
 
@@ -131,7 +155,8 @@ def test_the_best_split_is_where_the_change_began() -> None:
         path[-blocks:] += 4.0
         found = best_split(path)
         assert abs(found.blocks - blocks) <= 1 and found.shift == pytest.approx(path[-found.blocks :].mean())
-    assert best_split(np.zeros(0)) == (0, 0.0)
+        assert found.fewest <= found.blocks <= found.most
+    assert best_split(np.zeros(0)) == (0, 0.0, 0, 0)
 
 
 def test_recovery_gains_under_the_old_law_and_loses_under_the_fault() -> None:
