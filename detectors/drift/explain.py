@@ -86,13 +86,15 @@ def _correlations(target: Target, history: History, pair: Score, onset: int, end
     product = next(i for i, s in enumerate(target.scores) if s is pair)
 
     def correlation(means: Mapping[int, float]) -> float:
-        centre, variance = [], []
+        """From the mean product of scores standardised under the target, and what their means and spreads are now."""
+        expected, centre, spread = means[product], 1.0, 1.0
         for column in (pair.column, pair.other):
-            centre.append(means[streams["loc", column]])
-            scale = streams.get(("scale", column))
-            variance.append(max((means[scale] if scale is not None else 0.0) + 1 - centre[-1] ** 2, _LEAST_VARIANCE))
-        found = (means[product] - centre[0] * centre[1]) / math.sqrt(variance[0] * variance[1])
-        return min(max(found, -1.0), 1.0)
+            loc, scale = streams["loc", column], streams.get(("scale", column))
+            own = float(target.spread[loc])
+            centre *= (means[loc] - float(target.mean[loc])) / own
+            if scale is not None:
+                spread *= math.sqrt(max(means[scale] + 1 - means[loc] ** 2, _LEAST_VARIANCE)) / own
+        return min(max((expected - centre) / spread, -1.0), 1.0)
 
     needed = [*streams.values(), product]
     return (

@@ -38,29 +38,35 @@ def test_block_sums_are_those_of_the_scores(compiled: Target) -> None:
     sums, squares, counts = compiled.block_sums(index)
     for i, score in enumerate(compiled.scores):
         if score.family == "pair":
-            tables = [_factors(compiled, column) for column in (score.column, score.other)]
-            each = np.prod([t[index[:, c]] for t, c in zip(tables, (score.column, score.other), strict=True)], axis=0)
+            both = [_factors(compiled, c)[index[:, c]] for c in (score.column, score.other)]
+            each = both[0] * both[1]
         else:
             each = score.table[index[:, score.column]]
         each = each.reshape(3, BLOCK)
         if i < compiled.sums:
             assert sums[:, i].tolist() == each.sum(axis=1).tolist()
-            assert squares[:, i] == pytest.approx((each**2).sum(axis=1), rel=0.03, abs=0.5)
+            assert squares[:, i] == pytest.approx((each**2).sum(axis=1), abs=BLOCK * 2.0**-11)
         else:
             assert counts[:, i - compiled.sums].tolist() == each.sum(axis=1).tolist()
 
 
 def _factors(compiled: Target, column: int) -> F64:
-    """Normal scores of a column as pairs take them."""
-    return exact_factors(next(s.table for s in compiled.scores if s.column == column and s.family == "loc"))[0]
+    """Scores of a column as pairs take them: of unit variance under the target, 0 where there is no number."""
+    score = next(s for s in compiled.scores if s.column == column and s.family == "loc")
+    share = score.share[:-2] / score.share[:-2].sum()
+    mean = share @ score.table[:-2]
+    scaled = (score.table[:-2] - mean) / np.sqrt(share @ (score.table[:-2] - mean) ** 2)
+    return np.concatenate([exact_factors(scaled), [0.0, 0.0]])
 
 
 def test_sums_of_products_are_exact_at_their_largest() -> None:
-    """The largest scores there are, in blocks of 25, must not be rounded in four bytes."""
-    factors, squares = (x.astype(np.float32) for x in exact_factors(np.array([4.999, 4.96])))
-    for table in (factors, squares):
-        block = np.resize(table, (2, BLOCK))
-        assert float((block @ block.T)[0, 1]) == sum(int(x * 128) * int(y * 128) for x, y in block.T) / 128**2
+    """The largest scores there are, in blocks of 25, must not be rounded."""
+    largest = exact_factors(np.array([9.0, 4.991]))
+    block = np.resize(largest, (2, BLOCK))
+    exact = sum(int(x * 128) * int(y * 128) for x, y in block.T)
+    assert float((block.astype(np.float32) @ block.T.astype(np.float32))[0, 1]) == exact / 128**2
+    square = sum(int(x * 128) ** 2 * int(y * 128) ** 2 for x, y in block.T)
+    assert float((block**2 @ (block**2).T)[0, 1]) * 128**4 == square
 
 
 def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
