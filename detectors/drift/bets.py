@@ -39,32 +39,39 @@ SPLIT: dict[Family, float] = {
 """Share of the budget by family; equal over the columns (or pairs) that have it, then over their streams."""
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
-_MAX_Z = 8.0
+MAX_Z = 8.0
 _MAX_LOG_E = 30.0
 _MIN_ROOM = 0.02
 
 
+class Line(NamedTuple):
+    """log e of bet k is slope[k] · x[source[k]] + base[k], with x = z (G), counts (P) and departures: (bets,)
+    arrays."""
+
+    source: I64
+    slope: F64
+    base: F64
+
+
 class Prices(NamedTuple):
-    """What bets cost, as long as the design effect stands: penalties (linear, bets) and (pairs, bets) of bets on sums;
+    """What bets cost, as long as the design effect stands: `line` with the slopes of all and the bases of bets on sums;
     of bets on counts 1/v and the room that a factor takes per unit of exposure, (P, factors); v of a null, (G + P,)."""
 
-    penalty: F64
-    pair_penalty: F64
+    line: Line
     inverse: F64
     room: F64
     pooled: F64
 
 
 class Odds(NamedTuple):
-    """A null and the prices compiled for judging blocks: (G,), (P, factors) and (P,) arrays."""
+    """A null and the prices compiled for judging blocks: `line`, then (G,) and (P,) arrays."""
 
+    line: Line
     mean: F64
     scale: F64
     """1 / standard error of a block mean, the null's own uncertainty and its design effect included."""
     learn: F64
     """Turns z into the residual that the design effect learns from."""
-    slope: F64
-    base: F64
     expected: F64
     spread: F64
 
@@ -74,7 +81,7 @@ class ChangeBets:
 
     def __init__(self, target: Target) -> None:
         self._linear, self._sums, self._counts = target.linear, target.sums, target.counts
-        pairs = self._pairs = self._sums - self._linear
+        pairs = self._sums - self._linear
         width, pair_width = len(BETS), len(PAIR_BETS)
         self._excess = np.array(
             [
@@ -85,7 +92,7 @@ class ChangeBets:
         self._pair_excess = target.pairs.excess(PAIR_BETS)
         weight = stream_weights(target, SPLIT)
         of_counts = weight[self._sums :, None] * _factor_shares(target)
-        self._pairs_at, self._counts_at = self._linear * width, self._linear * width + pairs * pair_width
+        self._counts_at = self._linear * width + pairs * pair_width
         self.weight: F64 = np.concatenate(
             [
                 np.repeat(weight[: self._linear] / width, width),
@@ -94,6 +101,7 @@ class ChangeBets:
             ]
         )
         """(bets,) summing to 1."""
+        self._bets_on_sums = np.concatenate([np.tile(BETS, self._linear), np.tile(PAIR_BETS, pairs)])
         bets_of = np.repeat([width, pair_width, len(FACTORS)], [self._linear, pairs, self._counts])
         self.stream: I64 = np.repeat(np.arange(len(target.scores)), bets_of)
 
@@ -108,13 +116,11 @@ class ChangeBets:
             penalty += np.abs(BETS) * np.sqrt(BLOCK) * season
             pair_penalty += np.abs(PAIR_BETS) * np.sqrt(BLOCK) * season
         raised = tilt[:, None] ** np.where(FACTORS > 1, 1, -1)
-        return Prices(
-            penalty=penalty,
-            pair_penalty=pair_penalty,
-            inverse=1 / noise.v[FACTOR_LEVEL, self._sums :].T,
-            room=BLOCK * raised * (FACTORS - 1),
-            pooled=noise.pooled,
-        )
+        inverse = 1 / noise.v[FACTOR_LEVEL, self._sums :].T
+        slope = np.concatenate([self._bets_on_sums, (np.log(FACTORS) * inverse).ravel()])
+        base = np.concatenate([-penalty.ravel(), -pair_penalty.ravel(), np.zeros(inverse.size)])
+        room = BLOCK * raised * (FACTORS - 1)
+        return Prices(Line(self.stream, slope, base), inverse, room, noise.pooled)
 
     def odds(self, null: Null, prices: Prices) -> Odds:
         """Compile for judging."""
@@ -123,35 +129,40 @@ class ChangeBets:
         of_counts = prices.pooled[self._sums :]
         room = 1 - prices.room * (of_counts / null.b)[:, None]
         # where the null is too small for a factor there is no bet: E = 1
-        inverse = np.where(room > _MIN_ROOM, prices.inverse, 0.0)
+        on = room > _MIN_ROOM
+        cost = (null.k / of_counts)[:, None] * np.log(np.maximum(room, _MIN_ROOM)) * prices.inverse
+        slope, base = prices.line.slope.copy(), prices.line.base.copy()
+        slope[self._counts_at :] *= on.ravel()
+        base[self._counts_at :] = (cost * on).ravel()
         expected = BLOCK * null.k / null.b
         return Odds(
+            line=Line(self.stream, slope, base),
             mean=mean,
             scale=1 / (spread * known),
             learn=known / np.sqrt(1 / BLOCK + 1 / null.m),
-            slope=np.log(FACTORS) * inverse,
-            base=(null.k / of_counts)[:, None] * np.log(np.maximum(room, _MIN_ROOM)) * inverse,
             expected=expected,
             spread=1 / np.sqrt(expected + 1e-3),
         )
 
-    def judge(self, odds: Odds, prices: Prices, sums: F64, counts: F64, log_e: F64) -> F64:
-        """For blocks of sums (blocks, G) and counts (blocks, P): fills `log_e` (blocks, bets), gives the residuals
-        (blocks, G + P). Elementwise and exact in every step, so equal for any number of blocks at a time."""
-        blocks = len(sums)
-        z = np.clip((sums / BLOCK - odds.mean) * odds.scale, -_MAX_Z, _MAX_Z)
-        on_single = log_e[:, : self._pairs_at].reshape(blocks, self._linear, len(BETS))
-        on_pairs = log_e[:, self._pairs_at : self._counts_at].reshape(blocks, self._pairs, len(PAIR_BETS))
-        on_counts = log_e[:, self._counts_at :].reshape(blocks, self._counts, len(FACTORS))
-        np.multiply(z[:, : self._linear, None], BETS, out=on_single)
-        np.subtract(on_single, prices.penalty, out=on_single)
-        np.multiply(z[:, self._linear :, None], PAIR_BETS, out=on_pairs)
-        np.subtract(on_pairs, prices.pair_penalty, out=on_pairs)
-        np.multiply(counts[:, :, None], odds.slope, out=on_counts)
-        np.add(on_counts, odds.base, out=on_counts)
-        np.minimum(log_e, _MAX_LOG_E, out=log_e)
+    def look(self, odds: Odds, sums: F64, counts: F64) -> tuple[F64, F64]:
+        """For blocks of sums (blocks, G) and counts (blocks, P): z (blocks, G) and residuals (blocks, G + P).
+        Elementwise and exact in every step, so equal for any number of blocks at a time."""
+        z = np.clip((sums / BLOCK - odds.mean) * odds.scale, -MAX_Z, MAX_Z)
         residual = np.hstack([z * odds.learn, (counts - odds.expected) * odds.spread])
-        return np.clip(residual, -_MAX_Z, _MAX_Z, out=residual)
+        return z, np.clip(residual, -MAX_Z, MAX_Z, out=residual)
+
+
+def log_e_values(line: Line, seen: F64) -> F64:
+    """(blocks, bets) log e of bets that look at `seen` (blocks, x)."""
+    log_e: F64 = np.take(seen, line.source, axis=1)
+    np.multiply(log_e, line.slope, out=log_e)
+    np.add(log_e, line.base, out=log_e)
+    return np.minimum(log_e, _MAX_LOG_E, out=log_e)
+
+
+def joined(one: Line, two: Line) -> Line:
+    """The bets of both."""
+    return Line(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
 
 
 def stream_weights(target: Target, split: dict[Family, float]) -> F64:

@@ -60,12 +60,16 @@ class DesignEffect:
         """Take the residuals (streams,) of one block that is old enough not to be a change still being found."""
         self._part += residual
         self._phase += 1
+        silent = latched if latched.any() else None
         for level, horizon in enumerate(HORIZONS.tolist()):
             if self._phase % horizon:
                 break
-            variance = np.minimum(self._part[level] ** 2 / horizon, _CLIP * self.v[level])
-            self._total[level] += np.where(latched, self.v[level], variance)
-            self._part[level] = 0
+            part, v = self._part[level], self.v[level]
+            variance = np.minimum(part * part / horizon, _CLIP * v)
+            if silent is not None:
+                variance[silent] = v[silent]
+            self._total[level] += variance
+            part[:] = 0
             self._windows[level] += 1
             if self._windows[level] > _MAX_WINDOWS:
                 self._total[level] *= 0.5
@@ -132,5 +136,5 @@ class DesignEffect:
         ordered = np.sort(self._total[level, telling] / windows)
         kept = max(1, math.ceil(0.9 * len(ordered)))
         correction = trimmed_chi2_means(_MAX_WINDOWS + 1)[int(windows) - 1] if kept < len(ordered) else 1.0
-        trimmed = float(ordered[:kept].mean()) / correction
+        trimmed = float(ordered[:kept].sum()) / kept / correction
         return (windows * trimmed + _PRIOR_WINDOWS * prior) / (windows + _PRIOR_WINDOWS)

@@ -34,7 +34,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.bets import LEAK, ChangeBets, Odds, Prices
+from detectors.drift.bets import LEAK, ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Blocks
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
@@ -46,7 +46,7 @@ from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
 from detectors.drift.target import target
-from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets, TargetPrices
+from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
 from detectors.drift.warm import learn_ordered
 
 LAG = 40
@@ -126,8 +126,9 @@ class PredictiveDrift(Detector):
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
         self._totals = self._no_totals()
-        self._prices: tuple[Prices, TargetPrices] | None = None
+        self._prices: tuple[Prices, Line] | None = None
         self._odds: Odds | None = None
+        self._line: Line | None = None
         self._piece: tuple[Blocks, F64] | None = None
         self._consumed = 0
         self._story = Story(0, 1, 0.0, 0.0, 0.0)
@@ -213,21 +214,22 @@ class PredictiveDrift(Detector):
         self._odds = None
 
     def _judge(self, piece: Blocks, start: int) -> Evidence:
-        prices, target_prices = self._priced()
-        if self._odds is None:
+        prices, against_target = self._priced()
+        if self._odds is None or self._line is None:
             self._odds = self._bets.odds(self._null, prices)
-        log_e = np.empty((len(piece), self._split + len(self._target_bets.weight)))
-        residual = self._bets.judge(self._odds, prices, piece.sums, piece.counts, log_e[:, : self._split])
-        self._target_bets.judge(target_prices, piece.sums, piece.counts, log_e[:, self._split :])
+            self._line = joined(self._odds.line, against_target)
+        z, residual = self._bets.look(self._odds, piece.sums, piece.counts)
+        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.sums)])
+        log_e = log_e_values(self._line, seen)
         self._piece = (piece, residual)
         self._consumed = 0
         return Evidence(self.name, log_e, piece.elapsed, piece.row, start + piece.row)
 
-    def _priced(self) -> tuple[Prices, TargetPrices]:
+    def _priced(self) -> tuple[Prices, Line]:
         if self._prices is None:
             self._prices = (
                 self._bets.prices(self._noise, self._season, self._tilt),
-                self._target_bets.prices(self._noise, self._departure.usual),
+                self._target_bets.line(self._noise, self._departure.usual),
             )
         return self._prices
 

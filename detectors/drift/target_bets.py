@@ -9,12 +9,10 @@ and then the largest departure of a slow mean that the first days have shown.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from detectors.base import F64, I64
-from detectors.drift.bets import LEAK, SPLIT, smoothed, stream_weights
+from detectors.drift.bets import LEAK, MAX_Z, SPLIT, Line, smoothed, stream_weights
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.scores import BLOCK, FAMILIES, Family
 from detectors.drift.target import GAP, Target
@@ -39,15 +37,6 @@ _ROOM = 1.1
 """Tolerance over the largest departure that was seen."""
 _LEAST_RATE = 0.001
 _MARGIN = 1.25
-_MAX_Z, _MAX_LOG_E = 8.0, 30.0
-
-
-class TargetPrices(NamedTuple):
-    """What the bets cost as long as design effect and tolerance stand: (sums, bets), (counts, factors) twice."""
-
-    penalty: F64
-    slope: F64
-    base: F64
 
 
 class TargetBets:
@@ -72,11 +61,13 @@ class TargetBets:
         self._rates_at_start = np.where(steady, min(_STEADY_SWING, self._at_start), self._at_start)
         weight = stream_weights(target, {f: SPLIT[f] for f in families})
         width = np.repeat([len(BETS), len(FACTORS)], [len(self.sums), len(self._rates)])
+        behind = len(target.scores)
+        self._source = np.repeat(np.concatenate([behind + np.arange(len(self.sums)), self._rates]), width)
         self.stream: I64 = np.repeat(np.concatenate([self.sums, self._rates]), width)
         self.weight: F64 = weight[self.stream] / np.repeat(width, width)
         """(bets,) summing to 1."""
 
-    def prices(self, noise: DesignEffect, usual: F64 | None) -> TargetPrices:
+    def line(self, noise: DesignEffect, usual: F64 | None) -> Line:
         """Compile for judging. `usual` (sums,) is the largest departure that the first days have shown, in σ; None
         while they last."""
         of_sums = np.maximum(_TOLERANCE, _ROOM * usual) if usual is not None else self._at_start
@@ -89,27 +80,22 @@ class TargetBets:
         bound = (seen + _ERRORS * np.sqrt(seen * noise.pooled[self._rates])) / self._rows
         bound += of_rates * np.sqrt(p * (1 - p)) + _LEAST_RATE
         inverse = 1 / v[self._rates, None]
-        return TargetPrices(penalty, np.log(FACTORS) * inverse, -BLOCK * bound[:, None] * (FACTORS - 1) * inverse)
+        cost = BLOCK * bound[:, None] * (FACTORS - 1) * inverse
+        slope = np.concatenate([np.tile(BETS, len(self.sums)), (np.log(FACTORS) * inverse).ravel()])
+        return Line(self._source, slope, -np.concatenate([penalty.ravel(), cost.ravel()]))
 
     def departure(self, sums: F64) -> F64:
         """How far the means of blocks with `sums` (..., G) lie from the target, in σ: (..., sums)."""
         return (sums[..., self.sums] / BLOCK - self._mean) / self._spread
 
-    def judge(self, prices: TargetPrices, sums: F64, counts: F64, log_e: F64) -> None:
-        """For blocks of sums (blocks, G) and counts (blocks, P): fills `log_e` (blocks, bets)."""
-        blocks, split = len(sums), len(self.sums) * len(BETS)
-        on_sums = log_e[:, :split].reshape(blocks, len(self.sums), len(BETS))
-        on_counts = log_e[:, split:].reshape(blocks, len(self._rates), len(FACTORS))
-        z = np.clip(self.departure(sums) * np.sqrt(BLOCK), -_MAX_Z, _MAX_Z)
-        np.multiply(z[:, :, None], BETS, out=on_sums)
-        np.subtract(on_sums, prices.penalty, out=on_sums)
-        np.multiply(counts[:, self._counts, None], prices.slope, out=on_counts)
-        np.add(on_counts, prices.base, out=on_counts)
-        np.minimum(log_e, _MAX_LOG_E, out=log_e)
+    def look(self, sums: F64) -> F64:
+        """(blocks, sums) the departures of blocks of sums (blocks, G), in standard errors."""
+        z: F64 = np.clip(self.departure(sums) * np.sqrt(BLOCK), -MAX_Z, MAX_Z)
+        return z
 
-    def joint(self, prices: TargetPrices, blocks: int, sums: F64, counts: F64) -> F64:
+    def joint(self, line: Line, blocks: int, sums: F64, counts: F64) -> F64:
         """Log e (bets,) of `blocks` blocks together, from their total sums (G,) and counts (P,)."""
         z = blocks * np.sqrt(BLOCK) * self.departure(sums / blocks)
-        on_sums = z[:, None] * BETS - blocks * prices.penalty
-        on_counts = counts[self._counts, None] * prices.slope + blocks * prices.base
-        return np.concatenate([on_sums.ravel(), on_counts.ravel()])
+        seen = np.concatenate([sums, counts, z])
+        log_e: F64 = seen[line.source] * line.slope + blocks * line.base
+        return log_e

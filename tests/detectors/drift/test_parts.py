@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom
 
-from detectors.base import F64, Context
-from detectors.drift.bets import BETS, FACTORS, PAIR_BETS, ChangeBets
+from detectors.base import F64, Bool, Context
+from detectors.drift.bets import BETS, FACTORS, PAIR_BETS, ChangeBets, log_e_values
 from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import best_split
@@ -91,7 +91,8 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
-        assert p @ np.exp(k * odds.slope[0, j] + odds.base[0, j]) == pytest.approx(1.0, rel=1e-6)
+        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:])
+        assert p @ np.exp(k * slope + base) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> None:
@@ -104,8 +105,8 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
     sums, _, counts = compiled.block_sums(index)
     prices = bets.prices(noise, 0.0, np.ones(compiled.counts))
-    log_e = np.empty((len(sums), len(bets.weight)))
-    bets.judge(bets.odds(null, prices), prices, sums, counts, log_e)
+    odds = bets.odds(null, prices)
+    log_e = log_e_values(odds.line, np.hstack([bets.look(odds, sums, counts)[0], counts]))
     pairs = compiled.sums - compiled.linear
     bet = np.concatenate([np.tile(BETS, compiled.linear), np.tile(PAIR_BETS, pairs)])
     small = np.abs(bet) <= 2.0  # larger bets have a mean that no sample shows
@@ -114,12 +115,18 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     assert (e.mean(axis=0) <= 1 + 5 * error).all() and e.mean() > 0.9
 
 
+def _on_counts(bets: ChangeBets, compiled: Target) -> Bool:
+    chosen: Bool = bets.stream >= compiled.sums
+    return chosen
+
+
 def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 1.0, 60.0
     odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
-    assert (odds.slope[:, bold] == 0).all() and (odds.base[:, bold] == 0).all()
+    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:])
+    assert (slope == 0).all() and (base == 0).all()
 
 
 def test_the_null_forgets_beyond_its_memory(compiled: Target) -> None:
