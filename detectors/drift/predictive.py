@@ -28,7 +28,6 @@ from detectors.base import (
     Explanation,
     Latch,
     Page,
-    StateError,
     Stream,
     Verdict,
     Views,
@@ -45,6 +44,7 @@ from detectors.drift.onset import Story, best_split, story_of
 from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
+from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
 from detectors.drift.warm import learn_ordered
@@ -189,7 +189,7 @@ class PredictiveDrift(Detector):
         return pages
 
     def restore(self, pages: Mapping[str, Page]) -> None:
-        self._check(pages)
+        check_pages(self.name, pages, {"state": self._page(), "noise": self._noise.page()}, self._history.shapes())
         self._begin()
         self._history.load(pages)
         if "noise" in pages:
@@ -273,7 +273,7 @@ class PredictiveDrift(Detector):
         opened = self._history.times(self._block - n)[0]
         self._departure.follow(bets.joint(self._priced()[1], n, totals.sums, totals.counts), opened)
         if not fresh:
-            self._departure.learn(n, bets.departure(totals.sums / n), ~self._latched[bets.sums])
+            self._departure.learn(n, bets.departure(totals.sums / n), ~self._latched[bets.sums], opened)
 
     def _no_totals(self) -> _Totals:
         g, p = self._target.sums, self._target.counts
@@ -308,7 +308,8 @@ class PredictiveDrift(Detector):
         """Tell the story of an alarm of the target family: the last blocks say how far it is, its CUSUM since when.
         The shift is in residuals against the target, to which the null goes back."""
         of_stream = np.flatnonzero(self._target_bets.stream == leading)
-        times = self._departure.since(bet - self._split, of_stream)
+        place = int(np.searchsorted(self._target_bets.sums, leading)) if leading < self._target.sums else None
+        times = self._departure.since(bet - self._split, of_stream, place)
         first = max(self._block - LAG, self._history.oldest(self._block), 0)
         self._story = Story(first, self._block, *times)
         if leading >= self._target.sums:
@@ -392,26 +393,3 @@ class PredictiveDrift(Detector):
         for fault in json.loads(page["faults"].tobytes()):
             self._faults.append(Fault(**{**fault, "streams": tuple(fault["streams"])}))
             self._latched[list(fault["streams"])] = True
-
-    def _check(self, pages: Mapping[str, Page]) -> None:
-        """StateError when arrays are missing or do not fit this model's streams. Changes nothing."""
-        state, group = _shapes(self._page()), self._history.shapes()
-        for name, page in pages.items():
-            wanted = state if name == "state" else _shapes(self._noise.page()) if name == "noise" else group
-            found = _shapes(page)
-            if {k: _fixed(k, v) for k, v in found.items()} != {k: _fixed(k, v) for k, v in wanted.items()}:
-                differ = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-                raise StateError(f"{self.name}: page {name!r} does not fit the reference in {', '.join(differ)}")
-
-
-def _shapes(page: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in page.items()}
-
-
-def _fixed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The part of a shape that must agree: the first axis of waiting things varies."""
-    return (
-        shape[1:]
-        if name in ("waiting", "late", "wait_bins", "wait_raw", "wait_valid", "wait_time", "faults")
-        else shape
-    )
