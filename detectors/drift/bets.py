@@ -40,6 +40,8 @@ SPLIT: dict[Family, float] = {
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
 MAX_Z = 8.0
+"""Of bets, of noise and of onsets; explanations need residuals up to KEPT_Z."""
+KEPT_Z = 1e3
 _MAX_LOG_E = 30.0
 _MIN_ROOM = 0.02
 
@@ -147,9 +149,10 @@ class ChangeBets:
     def look(self, odds: Odds, sums: F64, counts: F64) -> tuple[F64, F64]:
         """For blocks of sums (blocks, G) and counts (blocks, P): z (blocks, G) and residuals (blocks, G + P).
         Elementwise and exact in every step, so equal for any number of blocks at a time."""
-        z = np.clip((sums / BLOCK - odds.mean) * odds.scale, -MAX_Z, MAX_Z)
+        z = (sums / BLOCK - odds.mean) * odds.scale
         residual = np.hstack([z * odds.learn, (counts - odds.expected) * odds.spread])
-        return z, np.clip(residual, -MAX_Z, MAX_Z, out=residual)
+        np.clip(residual, -KEPT_Z, KEPT_Z, out=residual)
+        return np.clip(z, -MAX_Z, MAX_Z, out=z), residual
 
 
 def log_e_values(line: Line, seen: F64) -> F64:

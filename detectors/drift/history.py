@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import F64, Page
+from detectors.drift.bets import MAX_Z
 from detectors.drift.blocks import Blocks
 from detectors.drift.null import FIELDS, MIN_VARIANCE, Null
 from detectors.drift.scores import BLOCK, INDICATORS
@@ -69,13 +70,15 @@ class History:
         self._changed.update((at // GROUP).tolist())
 
     def residuals(self, block: int) -> F64:
-        """(streams,) of one block that is still kept."""
-        return np.array(self._blocks["residual"][block % _CAPACITY], np.float64)
+        """(streams,) of one block that is still kept, clipped as bets are."""
+        kept: F64 = self._blocks["residual"][block % _CAPACITY].astype(np.float64)
+        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
 
     def path(self, stream: int, end: int) -> F64:
-        """Residuals of one stream from `first` to `end` (exclusive), oldest first."""
+        """Residuals of one stream from `first` to `end` (exclusive), oldest first, clipped as bets are."""
         at = np.arange(self.first, end) % _CAPACITY
-        return np.array(self._blocks["residual"][at, stream], np.float64)
+        kept: F64 = self._blocks["residual"][at, stream].astype(np.float64)
+        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
 
     def count(self, stream: int, first: int, end: int) -> int:
         """Events in blocks `first` to `end` (exclusive) that an indicator stream counted."""
@@ -93,7 +96,7 @@ class History:
         )
 
     def mean(self, stream: int, first: int, end: int) -> float:
-        """Mean score of a G stream over these blocks, from their residuals and nulls (clipped as those are)."""
+        """Mean score of a G stream over these blocks, from their residuals and nulls."""
         blocks = np.arange(first, end)
         group = blocks // GROUP % GROUPS
         m, s1, s2 = (self._nulls[name][group, stream].astype(np.float64) for name in ("m", "s1", "s2"))

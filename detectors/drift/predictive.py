@@ -33,7 +33,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.bets import LEAK, ChangeBets, Line, Odds, Prices, joined, log_e_values
+from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Blocks
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
@@ -347,7 +347,7 @@ class PredictiveDrift(Detector):
         v = max(float(self._noise.v[_RECOVERY_LEVEL, fault.leading]), 1.0)
         j = fault.leading - self._target.sums
         if j < 0:
-            return gain_of_sum(float(residual[fault.leading]), fault.shift) / v
+            return gain_of_sum(min(max(float(residual[fault.leading]), -MAX_Z), MAX_Z), fault.shift) / v
         null = float((self._null.k[j] + 0.2) / self._null.b[j])
         return gain_of_count(float(counts[j]), fault.rate, null) / v
 

@@ -151,6 +151,18 @@ def test_a_pair_is_explained_by_its_correlation() -> None:
     assert measure.observed == pytest.approx(np.corrcoef(moved[:, 0], moved[:, 11])[0, 1], abs=0.05)
 
 
+@pytest.mark.parametrize("drift", ["unit10", "corr.6"])
+def test_mean_scores_come_back_from_residuals(drift: str) -> None:
+    """Also where the residuals are far beyond what bets take."""
+    _, run = delay(drift, 21)
+    d, compiled = run.detector, run.detector._target
+    first, end = d._block - 20, d._block
+    index = compiled.binning.index(shifted(drift, 21))[first * 25 : end * 25]
+    sums = compiled.block_sums(index)[0]
+    found = [d._history.mean(i, first, end) for i in range(compiled.sums)]
+    assert found == pytest.approx(sums.mean(axis=0) / 25, abs=1e-4)
+
+
 def gap(events: int, after: int = 0) -> Batch:
     """A mean that is wrong from the first of `events` events, and right for `after` more."""
     bad = streams.join(streams.shifted(5, events, 0, "mean1"))
