@@ -28,6 +28,8 @@ _MIN_ROOM = 0.05
 _HEAVIER = 1.25
 """Both moment functions below are estimates: live tails may be a little heavier."""
 _LEAST_SPREAD = 1e-2
+_FEW = 8
+"""One by one, where all products of a block would be so many times the watched ones."""
 F32 = npt.NDArray[np.float32]
 _NONE = np.zeros(0)
 
@@ -104,7 +106,11 @@ class Pairs:
 
     def _products(self, factors: F32 | F64) -> F64:
         columns = len(factors)
-        cells = factors.reshape(columns, -1, BLOCK).transpose(1, 0, 2)
+        cells = factors.reshape(columns, -1, BLOCK)
+        if len(self._at) * _FEW < columns * columns:
+            made = np.einsum("pbe,pbe->bp", cells[self._first], cells[self._second])
+            return made.astype(np.float64)
+        cells = cells.transpose(1, 0, 2)
         products = cells @ cells.transpose(0, 2, 1)
         return products.reshape(-1, columns * columns).take(self._at, axis=1).astype(np.float64)
 
