@@ -299,7 +299,7 @@ class PredictiveDrift(Detector):
 
     def _changed_at(self, leading: int) -> tuple[float, float]:
         """Tell the story of an alarm of the change family. Shift and rate of the fault."""
-        v = max(float(self._noise.v[_RECOVERY_LEVEL, leading]), 1.0)
+        v = max(float(self._noise.v[-1, leading]), 1.0)
         split = best_split(self._history.path(leading, self._block), v)
         self._story = story_of(self._history, split, self._block)
         return split.shift, self._rate(leading)
