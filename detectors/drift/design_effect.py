@@ -58,18 +58,22 @@ class DesignEffect:
 
     def learn(self, residual: F64, latched: Bool) -> None:
         """Take the residuals (streams,) of one block that is old enough not to be a change still being found."""
-        self._part += residual
         self._phase += 1
         silent = latched if latched.any() else None
+        total: F64 = residual
         for level, horizon in enumerate(HORIZONS.tolist()):
-            if self._phase % horizon:
-                break
-            part, v = self._part[level], self.v[level]
-            variance = np.minimum(part * part / horizon, _CLIP * v)
+            if level:
+                part = self._part[level]
+                part += total
+                if self._phase % horizon:
+                    break
+                total = part.copy()
+                part[:] = 0
+            v = self.v[level]
+            variance = np.minimum(total * total / horizon, _CLIP * v)
             if silent is not None:
                 variance[silent] = v[silent]
             self._total[level] += variance
-            part[:] = 0
             self._windows[level] += 1
             if self._windows[level] > _MAX_WINDOWS:
                 self._total[level] *= 0.5

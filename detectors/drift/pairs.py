@@ -108,8 +108,8 @@ class Pairs:
         columns = len(factors)
         cells = factors.reshape(columns, -1, BLOCK)
         if len(self._at) * _FEW < columns * columns:
-            made = np.einsum("pbe,pbe->bp", cells[self._first], cells[self._second])
-            return made.astype(np.float64)
+            made: F64 = np.einsum("pbe,pbe->bp", cells[self._first], cells[self._second]).astype(np.float64)
+            return made
         cells = cells.transpose(1, 0, 2)
         products = cells @ cells.transpose(0, 2, 1)
         return products.reshape(-1, columns * columns).take(self._at, axis=1).astype(np.float64)

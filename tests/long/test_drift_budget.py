@@ -53,6 +53,16 @@ def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
     assert sorted(AFTER if d is None else d for d in found)[1] <= bound
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("length", [10_000, 100_000, 1_000_000])
+def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
+    table = simulated.drawn("iid", 1, SEEN + length // 2)
+    table.numeric[SEEN:, 0] += 2 * np.arange(length // 2) / length
+    watch = Watch(simulated.reference("iid", 1, 1_000))
+    alarm = next(watch.alarms(simulated.batches(table)), None)
+    assert alarm is not None and alarm.position > SEEN
+
+
 def _null(law: Law, budget: float, rows: int, seeds: range) -> None:
     found = [false_incidents(law, budget, rows, seed) for seed in seeds]
     events = EVENTS * len(seeds)
