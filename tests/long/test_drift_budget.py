@@ -63,9 +63,9 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     assert alarm is not None and alarm.position > SEEN
 
 
-def _null(law: Law, budget: float, rows: int, seeds: range) -> None:
-    found = [false_incidents(law, budget, rows, seed) for seed in seeds]
-    events = EVENTS * len(seeds)
+def _null(law: Law, budget: float, rows: int, seeds: range, each: int) -> None:
+    found = [false_incidents(law, budget, rows, seed, each) for seed in seeds]
+    events = each * len(seeds)
     low, high = simulated.rate_interval(sum(found), events)
     print(
         f"| {law} | {budget:g} | {rows:,} | {sum(found)} in {events / 1e6:g}M "
@@ -93,11 +93,12 @@ def main() -> None:
     parser.add_argument("law", choices=LAWS)
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--rows", type=int, default=1_000)
+    parser.add_argument("--events", type=int, default=EVENTS, help="of each stream without drift")
     parser.add_argument("--seeds", default="0:20", help="FIRST:LAST, the last excluded")
     given = parser.parse_args()
     seeds = range(*(int(x) for x in given.seeds.split(":")))
     if given.what == "null":
-        _null(given.law, given.budget, given.rows, seeds)
+        _null(given.law, given.budget, given.rows, seeds, given.events)
     else:
         _delays(given.law, given.rows, seeds)
 
