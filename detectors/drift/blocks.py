@@ -46,6 +46,21 @@ class Blocks:
         )  # fmt: skip
 
 
+@dataclass(slots=True)
+class Totals:
+    """What some blocks sum up to: sums and squares (G,), counts (P,)."""
+
+    blocks: int
+    sums: F64
+    squares: F64
+    counts: F64
+
+
+def no_totals(target: Target) -> Totals:
+    """Of no block."""
+    return Totals(0, np.zeros(target.sums), np.zeros(target.sums), np.zeros(target.counts))
+
+
 class BlockCutter:
     """Cuts batches into blocks. Its state is the rows that wait and the watermarks at the last two closings."""
 

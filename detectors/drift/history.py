@@ -80,6 +80,12 @@ class History:
         kept: F64 = self._blocks["residual"][at, stream].astype(np.float64)
         return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
 
+    def total(self, first: int, end: int) -> F64:
+        """(streams,) sum of the residuals of these blocks, clipped as bets are."""
+        kept = np.clip(self._blocks["residual"][np.arange(first, end) % _CAPACITY], -MAX_Z, MAX_Z)
+        total: F64 = kept.sum(axis=0, dtype=np.float64)
+        return total
+
     def count(self, stream: int, first: int, end: int) -> int:
         """Events in blocks `first` to `end` (exclusive) that an indicator stream counted."""
         at = np.arange(first, end) % _CAPACITY

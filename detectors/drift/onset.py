@@ -45,10 +45,13 @@ class Story(NamedTuple):
     latest: float
 
 
-def story_of(history: History, split: Split, end: int) -> Story:
-    """The change lies in the blocks of the interval, or in the one before: one that saw little of it is left out."""
+def story_of(history: History, split: Split, end: int, began: float | None) -> Story:
+    """The change lies in the blocks of the interval, or in the one before: one that saw little of it is left out.
+    Where the interval reaches back as far as residuals are kept, `began` says since when they kept to one side."""
     first = max(min(end - split.blocks, end - 1), 0)
     onset = history.times(first)[0]
     earliest = history.times(max(end - split.most - 1, history.oldest(end)))[0]
     latest = history.times(max(min(end - split.fewest, end - 1), 0))[1]
+    if began is not None:
+        earliest = min(earliest, began)
     return Story(first, end, onset, min(earliest, onset), max(latest, onset))

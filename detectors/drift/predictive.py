@@ -34,7 +34,7 @@ from detectors.base import (
     register,
 )
 from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
-from detectors.drift.blocks import BlockCutter, Blocks
+from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
@@ -42,6 +42,7 @@ from detectors.drift.history import GROUP, History
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import Story, best_split, story_of
 from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
+from detectors.drift.runs import Runs
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
 from detectors.drift.stored import check_pages
@@ -68,16 +69,6 @@ class Params:
     """Share of the floor under the design effect at the start. Less is faster and trusts events to be independent."""
     memory: float = 0.0
     """Events the null remembers; 0 takes 4,000 · √(events a day / 100,000) between 1,000 and 8,000."""
-
-
-@dataclass(slots=True)
-class _Totals:
-    """What the blocks of the open group sum up to."""
-
-    blocks: int
-    sums: F64
-    squares: F64
-    counts: F64
 
 
 @register
@@ -116,6 +107,7 @@ class PredictiveDrift(Detector):
         self._history = History(self._target)
         self._cutter = BlockCutter(self._target)
         self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
+        self._runs = Runs(streams)
         self._block = 0
         """Number of the next block to be judged."""
         self._lived = 0.0
@@ -125,7 +117,7 @@ class PredictiveDrift(Detector):
         self._season = self._swing
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
-        self._totals = self._no_totals()
+        self._totals = no_totals(self._target)
         self._prices: tuple[Prices, Line] | None = None
         self._odds: Odds | None = None
         self._line: Line | None = None
@@ -254,7 +246,7 @@ class PredictiveDrift(Detector):
 
     def _close_group(self) -> None:
         """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
-        totals, self._totals = self._totals, self._no_totals()
+        totals, self._totals = self._totals, no_totals(self._target)
         fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
         if totals.blocks:
             self._compare(totals, fresh)
@@ -267,17 +259,14 @@ class PredictiveDrift(Detector):
                 self._noise_changed = True
             self._history.first += 1
 
-    def _compare(self, totals: _Totals, fresh: bool) -> None:
-        """Hold the group against the target: since when it departs, and by how much it usually does."""
+    def _compare(self, totals: Totals, fresh: bool) -> None:
+        """Hold the group against null and target: since when it departs, and by how much it usually does."""
         bets, n = self._target_bets, totals.blocks
         opened = self._history.times(self._block - n)[0]
+        self._runs.follow(self._history.total(self._block - n, self._block), n, opened)
         self._departure.follow(bets.joint(self._priced()[1], n, totals.sums, totals.counts), opened)
         if not fresh:
             self._departure.learn(n, bets.departure(totals.sums / n), ~self._latched[bets.sums], opened)
-
-    def _no_totals(self) -> _Totals:
-        g, p = self._target.sums, self._target.counts
-        return _Totals(0, np.zeros(g), np.zeros(g), np.zeros(p))
 
     # --- alarms and recoveries -------------------------------------------------------------------------------------
 
@@ -301,7 +290,8 @@ class PredictiveDrift(Detector):
         """Tell the story of an alarm of the change family. Shift and rate of the fault."""
         v = max(float(self._noise.v[-1, leading]), 1.0)
         split = best_split(self._history.path(leading, self._block), v)
-        self._story = story_of(self._history, split, self._block)
+        began = self._runs.since(leading, split.shift) if split.most >= LAG else None
+        self._story = story_of(self._history, split, self._block, began)
         return split.shift, self._rate(leading)
 
     def _departed(self, leading: int, bet: int) -> tuple[float, float]:
@@ -330,6 +320,7 @@ class PredictiveDrift(Detector):
             if fault.key in keys:
                 self._latched[list(fault.streams)] = False
                 self._departure.restart(np.isin(self._target_bets.stream, fault.streams))
+                self._runs.restart(np.isin(np.arange(len(self._latched)), fault.streams))
         self._faults = [f for f in self._faults if f.key not in keys]
         self._forget_recent()
         self._noise.drop_open_windows()
@@ -338,7 +329,7 @@ class PredictiveDrift(Detector):
     def _forget_recent(self) -> None:
         """What led to an alarm or a recovery is learnt neither as noise nor as normal."""
         self._history.first = self._block
-        self._totals = self._no_totals()
+        self._totals = no_totals(self._target)
         self._null.drop_waiting()
         self._odds = None
         self._changed = True
@@ -370,6 +361,7 @@ class PredictiveDrift(Detector):
             **self._null.page(),
             **self._cutter.page(),
             **self._departure.page(),
+            **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
             "season": np.array([self._lived, self._season]),
             "story": np.array([story.onset, story.earliest, story.latest]),
@@ -387,9 +379,10 @@ class PredictiveDrift(Detector):
         self._block, self._history.first, self._next_refresh, self._last_alarm = block, first, refresh, alarm
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)
+        self._runs.load(page)
         self._lived, self._season = (float(x) for x in page["season"])
         self._tilt = page["tilt"].astype(np.float64)
-        self._totals = _Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
+        self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):
             self._faults.append(Fault(**{**fault, "streams": tuple(fault["streams"])}))
             self._latched[list(fault["streams"])] = True

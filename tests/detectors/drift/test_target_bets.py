@@ -10,6 +10,7 @@ from detectors.drift.bets import log_e_values
 from detectors.drift.departure import Departure
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.onset import best_split
+from detectors.drift.runs import Runs
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target, target
 from detectors.drift.target_bets import TargetBets
@@ -95,6 +96,18 @@ def test_a_departure_begins_where_its_bet_began_to_gain() -> None:
     departure.restart(np.array([True, True]))
     departure.follow(np.ones(2), 1_000.0)
     assert departure.since(0, own, None)[0] == 1_000.0
+
+
+def test_a_run_remembers_its_beginning_however_long_it_lasts() -> None:
+    rng = np.random.default_rng(6)
+    runs = Runs(2)
+    for i in range(300):
+        z = rng.standard_normal((4, 2)).sum(axis=0)
+        runs.follow(z + np.array([-4.0 if i >= 100 else 0.0, 0.0]), 4, float(i))
+    began = runs.since(0, -1.0)
+    assert began is not None and 90 <= began <= 104 and runs.since(0, 1.0) is None
+    runs.restart(np.array([True, False]))
+    assert runs.since(0, -1.0) is None
 
 
 def test_the_interval_of_a_split_covers_the_truth() -> None:
