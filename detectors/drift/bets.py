@@ -125,7 +125,7 @@ class ChangeBets:
         return Prices(Line(self.stream, slope, base), inverse, room, noise.pooled)
 
     def odds(self, null: Null, prices: Prices) -> Odds:
-        """Compile for judging."""
+        """Compile for judging. Further bets may follow those of this family in the line of `prices`."""
         mean, spread = null.mean_and_spread()
         known = np.sqrt(1 / BLOCK + prices.pooled[: self._sums] / null.m)
         of_counts = prices.pooled[self._sums :]
@@ -134,11 +134,12 @@ class ChangeBets:
         on = room > _MIN_ROOM
         cost = (null.k / of_counts)[:, None] * np.log(np.maximum(room, _MIN_ROOM)) * prices.inverse
         slope, base = prices.line.slope.copy(), prices.line.base.copy()
-        slope[self._counts_at :] *= on.ravel()
-        base[self._counts_at :] = (cost * on).ravel()
+        of_counts_at = slice(self._counts_at, len(self.weight))
+        slope[of_counts_at] *= on.ravel()
+        base[of_counts_at] = (cost * on).ravel()
         expected = BLOCK * null.k / null.b
         return Odds(
-            line=Line(self.stream, slope, base),
+            line=Line(prices.line.source, slope, base),
             mean=mean,
             scale=1 / (spread * known),
             learn=known / np.sqrt(1 / BLOCK + 1 / null.m),

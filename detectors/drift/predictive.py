@@ -120,7 +120,6 @@ class PredictiveDrift(Detector):
         self._totals = no_totals(self._target)
         self._prices: tuple[Prices, Line] | None = None
         self._odds: Odds | None = None
-        self._line: Line | None = None
         self._piece: tuple[Blocks, F64] | None = None
         self._consumed = 0
         self._story = Story(0, 1, 0.0, 0.0, 0.0)
@@ -206,23 +205,21 @@ class PredictiveDrift(Detector):
         self._odds = None
 
     def _judge(self, piece: Blocks, start: int) -> Evidence:
-        prices, against_target = self._priced()
-        if self._odds is None or self._line is None:
-            self._odds = self._bets.odds(self._null, prices)
-            self._line = joined(self._odds.line, against_target)
+        if self._odds is None:
+            self._odds = self._bets.odds(self._null, self._priced()[0])
         z, residual = self._bets.look(self._odds, piece.sums, piece.counts)
         seen = np.hstack([z, piece.counts, self._target_bets.look(piece.sums)])
-        log_e = log_e_values(self._line, seen)
+        log_e = log_e_values(self._odds.line, seen)
         self._piece = (piece, residual)
         self._consumed = 0
         return Evidence(self.name, log_e, piece.elapsed, piece.row, start + piece.row)
 
     def _priced(self) -> tuple[Prices, Line]:
+        """Prices of all bets, and the line of those against the target alone."""
         if self._prices is None:
-            self._prices = (
-                self._bets.prices(self._noise, self._season, self._tilt),
-                self._target_bets.line(self._noise, self._departure.usual),
-            )
+            against_target = self._target_bets.line(self._noise, self._departure.usual)
+            prices = self._bets.prices(self._noise, self._season, self._tilt)
+            self._prices = (prices._replace(line=joined(prices.line, against_target)), against_target)
         return self._prices
 
     def _settle(self, consumed: int) -> None:
