@@ -112,6 +112,9 @@ class Batch:
     new_fields: tuple[tuple[str, I64], ...] = ()
     margin: F64 | None = None
     """(n,) largest score minus the second largest, NaN where scores are not logged; None where no event has any."""
+    segment: I32 | None = None
+    """(n,) index into `segments` of the segment an event carries itself, -1 without; None where no event has one."""
+    segments: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)
@@ -169,6 +172,8 @@ class Stream:
     statistic: str
     """loc, scale, tail, range, missing, not_a_number, category, new, ..."""
     fields: tuple[str, ...]
+    segment: str = ""
+    """field=value, where only a part of the traffic is watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +398,8 @@ class Context:
     """`detectors.reference.Reference`, or None where the model has none (yet)."""
     events_per_day: float = 100_000.0
     importances: Mapping[str, float] = field(default_factory=dict)
+    segments: tuple[str, ...] = ()
+    """Fields whose values are watched separately."""
     calibration: float | None = None
     """Seconds from the first event that are declared honest traffic; None: a number of events is taken instead."""
     cache: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -419,7 +426,7 @@ class Detector(ABC):
     """Every kind of incident it leads to, for the documentation; None: `kind` alone."""
     scope: ClassVar[Literal["model", "client", "feature", "stream"]]
     inputs: ClassVar[frozenset[str]]
-    """Of: features, outputs, scores, reference, training rows, client, labels.
+    """Of: features, outputs, scores, reference, training rows, client, labels, segments.
 
     Without one of them the detector is off, visibly."""
     state_version: ClassVar[int]
@@ -435,6 +442,11 @@ class Detector(ABC):
     def __init__(self, context: Context, params: Any) -> None:
         self.context = context
         self.params = params
+
+    @classmethod
+    def made(cls, context: Context, params: Any) -> Iterator[Detector]:
+        """The detectors that a model gets of this class: one. A class that gives several names each differently."""
+        yield cls(context, params)
 
     def streams(self) -> Sequence[Stream]:
         """The watched streams, in the order of their indices. Exact rules have none."""

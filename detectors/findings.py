@@ -26,6 +26,8 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
     subjects = [SubjectRef("feature", f) for f in fields if f in around.inputs]
     if not subjects:
         subjects = [SubjectRef("model", around.model)]
+    segments = dict.fromkeys(around.streams[s].segment for s in (alarm.leading, *alarm.streams))
+    subjects += [SubjectRef("segment", segment) for segment in segments if segment]
     now = float(batch.time[alarm.row])
     events = max((m.n for m in explanation.measures), default=0)
     ratio = Measure(

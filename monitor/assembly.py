@@ -89,11 +89,13 @@ def watch_settings(
         attack_budget=settings.budget.attack,
         calibration=None if settings.calibration is None else settings.calibration.duration.total_seconds(),
         services={id if pseudonyms is None else pseudonyms.client(id): name for id, name in named},
+        segments=settings.segments,
+        importances=dict(settings.importances),
         detectors=detectors,
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
     traffic = traffic_settings(settings.budget, detectors)
-    return WatchSettings(panel, settings.features, settings.classes, labels, traffic)
+    return WatchSettings(panel, settings.features, settings.classes, labels, traffic, settings.on_new_version)
 
 
 def traffic_settings(budget: Budget, detectors: Mapping[str, Mapping[str, object]]) -> TrafficSettings | None:
@@ -192,6 +194,6 @@ def without_effect(config: Config) -> Iterator[str]:
 
 
 _LATER = {
-    "owner", "shape", "threshold", "segments", "importances", "on_new_version",
+    "owner", "shape", "threshold", "importances",
     "season",
 }  # fmt: skip

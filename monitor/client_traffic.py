@@ -51,20 +51,19 @@ class ClientTraffic:
         """Who is watched."""
         return [slot[0] for slot in self._slots if slot is not None]
 
-    def add(self, clients: Sequence[str | None], rows: F64, report: Report) -> None:
-        """Events of the subject in order: `rows` (n, 4) are time, error, latency and value."""
-        self._counts.update(c for c in clients if c is not None)
+    def add(self, clients: Sequence[str | None], columns: F64, report: Report) -> None:
+        """Events of the subject in order: `columns` (4, n) are time, error, latency and value."""
+        self._counts.update(filter(None, clients))
         self._seen += len(clients)
         self._changed = True
-        at: dict[str, list[int]] = {}
+        at: dict[str | None, list[int]] = {client: [] for client in self.clients}
         for i, client in enumerate(clients):
-            if client is not None:
-                at.setdefault(client, []).append(i)
+            if client in at:
+                at[client].append(i)
         for slot in self._slots:
-            if slot is not None and slot[0] in at:
-                part = np.ascontiguousarray(rows[at[slot[0]]].T)
-                slot[1].add(Happened(*part), _about(slot[0], report))
-        now = float(rows[:, 0].max())
+            if slot is not None and at[slot[0]]:
+                slot[1].add(Happened(*columns[:, at[slot[0]]]), _about(slot[0], report))
+        now = float(columns[0].max())
         for slot in self._slots:
             if slot is not None:
                 slot[1].advance(now, _about(slot[0], report))

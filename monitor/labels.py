@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from detectors.base import F64, I32, I64, Bool, Identity, LabelBatch, Page
-from monitor.intake.columns import VALUE, Place, Schema
+from detectors.base import F64, I32, I64, Bool, LabelBatch, Page
+from monitor.intake.columns import VALUE, Place, Schema, identity_of
 from monitor.intake.events import Event
 from monitor.intake.joins import NONE, NUMBER, Answers, Asked, Joined, JoinSettings, LabelJoin, Told, id_keys
 from monitor.state.codec import array_text, text_array
@@ -19,6 +20,7 @@ MAX_VERSIONS = 1_000
 MAX_VERSION_TEXT = 200
 LAGS = 1_024
 """Joined labels whose lag the metrics summarise."""
+_MAX_SCORE = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ class ModelLabels:
         told, events, places = self._told(), self._events, self._places
         before = np.array(self._before, np.int64)
         self._events, self._places, self._before = [], [], []
-        marks = np.maximum.accumulate(np.array([cut.watermark, *(e.time for e in cut.events)]))
-        joined = self.join.add(self._asked(cut.events), told, float(marks[-1]))
+        asked = self._asked(cut.events)
+        marks = np.maximum.accumulate(np.concatenate([[cut.watermark], asked.time]))
+        joined = self.join.add(asked, told, float(marks[-1]))
         self.lags.extend((joined.time - joined.asked)[~np.isnan(joined.asked)].tolist())
         if schema is None or not len(joined):
             return None
@@ -89,7 +92,7 @@ class ModelLabels:
             asked=joined.asked[rows],
             clock=marks[come[rows]],
             position=cut.judged + come[rows] - cut.skipped,
-            identity=_identity([place for _, place in sources]),
+            identity=identity_of([place for _, place in sources]),
             event_ids=tuple(event.event_id for event, _ in sources),
             version=self._version_codes(joined.version[rows], [event for event, _ in sources]),
             versions=tuple(self._versions),
@@ -124,16 +127,33 @@ class ModelLabels:
         self.join.restore(pages)
 
     def _asked(self, events: Sequence[Event]) -> Asked:
-        answer, kind = self._answers.column([_answer(e, self._classes) for e in events])
+        said = [e.prediction for e in events]
+        if None in said:
+            said = [_answer(e, self._classes) for e in events]
+        answer, kind = self._answers.column(said)
+        names = [e.model_version for e in events]
+        versions = {name: self._version(name) for name in dict.fromkeys(names)}
         return Asked(
             key=id_keys([e.event_id for e in events], self._id_key),
             time=np.array([e.time for e in events], np.float64),
             answer=answer,
             kind=kind,
-            score=np.array([_score(e, self._classes) for e in events], np.float64),
+            score=self._scores(events),
             weight=np.array([e.sample_weight for e in events], np.float64),
-            version=np.array([self._version(e.model_version) for e in events], np.int64),
+            version=np.fromiter(map(versions.__getitem__, names), np.int64, len(names)),
         )
+
+    def _scores(self, events: Sequence[Event]) -> F64:
+        """The score of each predicted class, NaN where unknown."""
+        scored, said = [e.scores for e in events], []
+        if {dict}.issuperset(map(type, scored)):
+            with suppress(KeyError, TypeError):  # no prediction, or one that is not among them as it is
+                said = [scores[e.prediction] for scores, e in zip(scored, events, strict=True)]
+        if said and {float}.issuperset(map(type, said)):
+            scores = np.array(said, np.float64)
+            scores[~(np.abs(scores) < _MAX_SCORE)] = np.nan
+            return scores
+        return np.array([_score(e, self._classes) for e in events], np.float64)
 
     def _told(self) -> Told:
         events = self._events
@@ -185,13 +205,6 @@ def _codes(values: F64, kinds: Any, classes: Mapping[tuple[float, int], int]) ->
     return np.array([classes.get(pair, -1) for pair in pairs], np.int32)
 
 
-def _identity(places: Sequence[Place]) -> Identity:
-    topics: dict[str, int] = {}
-    topic = np.array([topics.setdefault(p[0], len(topics)) for p in places], np.int32)
-    where = np.array([p[1:] for p in places], np.int64).reshape(len(places), 3)
-    return Identity(tuple(topics), topic, where[:, 0].copy(), where[:, 1].copy(), where[:, 2].copy())
-
-
 def _answer(event: Event, classes: Sequence[str]) -> Any:
     """What the model answered: its prediction, else the class with the highest score."""
     if event.prediction is not None or event.scores is None:
@@ -208,7 +221,7 @@ def _score(event: Event, classes: Sequence[str]) -> float:
     value = _scores(event, classes).get(answer if isinstance(answer, str) else str(answer))
     if type(value) is not float and type(value) is not int:
         return np.nan
-    return float(value) if abs(value) < 1e30 else np.nan
+    return float(value) if abs(value) < _MAX_SCORE else np.nan
 
 
 def _scores(event: Event, classes: Sequence[str]) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ class ModelMetrics:
     def show(self, watches: Mapping[str, Watch]) -> None:
         """Show the present state of all models."""
         metrics = self._metrics
-        states = dict.fromkeys(("calibrating", "watching", "off"), 0)
+        states = dict.fromkeys(("calibrating", "watching", "held", "off"), 0)
         for subject, watch in watches.items():
             row = watch.row()
             states[row.state] += 1

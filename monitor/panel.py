@@ -62,6 +62,10 @@ class PanelSettings:
     """Seconds of declared honest traffic at the start; None: the first queries are taken as honest."""
     services: Mapping[str, str] = field(default_factory=dict)
     """Declared service accounts, as they stand in events, and their names."""
+    segments: tuple[str, ...] = ()
+    """Fields whose values are watched separately."""
+    importances: Mapping[str, float] = field(default_factory=dict)
+    """Of features, for the severity of drift."""
     detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -99,7 +103,10 @@ class Panel:
     def __init__(self, subject: str, model: str, reference: Reference, settings: PanelSettings) -> None:
         self.subject = subject
         self.model = model
-        self.context = Context(subject, reference, _events_per_day(reference), calibration=settings.calibration)
+        self.context = Context(
+            subject, reference, _events_per_day(reference), settings.importances, settings.segments,
+            settings.calibration,
+        )  # fmt: skip
         self.off: dict[str, str] = {}
         self.failures: list[tuple[str, str]] = []
         """(detector, error) of detectors that stopped since the caller last looked; the caller empties it."""
@@ -301,7 +308,7 @@ class Panel:
 
     def _make(self, configured: Mapping[str, Mapping[str, Any]]) -> Iterator[_Runner]:
         reference = self.context.reference
-        available = _inputs(reference)
+        available = _inputs(reference) | ({"segments"} if self.context.segments else set())
         for name, cls in registry().items():
             given = dict(configured.get(name, {}))
             if not given.pop("enabled", True):
@@ -315,7 +322,11 @@ class Panel:
                 self.off[name] = f"{', '.join(sorted(missing))} not available"
                 continue
             params = make_params(cls, given)
-            yield _Runner(cls(self.context, params), _hash([name, asdict(params), reference.version]))
+            made = list(cls.made(self.context, params))
+            if not made:
+                self.off[name] = "no segment has enough rows in the reference, or its field is no category"
+            for detector in made:
+                yield _Runner(detector, _hash([detector.name, asdict(params), reference.version]))
 
     def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Rows) -> None:
         if runner.failure is not None:

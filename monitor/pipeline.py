@@ -26,7 +26,7 @@ from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
 from monitor.panel import SHADOW
-from monitor.references import reference_row
+from monitor.references import FOR_NEW_VERSION, reference_row
 from monitor.state.commands import Command
 from monitor.state.unit import (
     AuditRow,
@@ -45,6 +45,9 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
+HELD = "held:"
+"""Cause of the incident that a new version waits, before its subject."""
+_PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Pipeline:
         self.metrics = metrics
         self.book = IncidentBook(open_incidents)
         self.watches: dict[str, Watch] = {}
+        self._watched: dict[tuple[str, str, bool], Watch] = {}
+        """The same by model, tenant and whether it is a shadow: no text is made for an event."""
         self.partitions: dict[tuple[str, int], _Partition] = {}
         self.urgent = False
         """Something to tell: the next tick should be followed by a commit."""
@@ -129,8 +134,9 @@ class Pipeline:
                 rejected += whole
                 rows_rejected += 0 if whole else len(bad)
             for event in events:
-                corrected += event.time_corrected
-                unknown += event.unknown_fields
+                if event.time_corrected or event.unknown_fields:
+                    corrected += event.time_corrected
+                    unknown += event.unknown_fields
                 self._route(event, (*origin, event.row))
         gap = fresh[-1].offset + 1 - begin - len(fresh)
         self._count(topic, place, len(fresh), rejected, rows_rejected, corrected, unknown, gap)
@@ -243,6 +249,11 @@ class Pipeline:
         stored = list(pages)
         restored = watch.restore(stored, counted)
         self._model_metrics.begin(watch)
+        held = f"{HELD}{watch.subject}"
+        if watch.held is None:
+            self.health.over(held, self._now)
+        elif not self.health.touch(held, self._now):  # somebody resolved it while no daemon ran
+            watch.release()
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
         for name, reason in (dict(damaged) | restored.anew).items():
             self._starts_anew(watch.subject, name, reason)
@@ -317,6 +328,9 @@ class Pipeline:
             return
         apply_command(self.book, references, command, self._now).add_to(self._unit)
         self.health.resolved(self.book)
+        for watch in self.watches.values():
+            if watch.held is not None and not self.health.touch(f"{HELD}{watch.subject}", self._now):
+                watch.release()
         self.urgent = True
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -335,19 +349,19 @@ class Pipeline:
         if not self._now:
             self._now = event.time
         kind = event.type
-        if kind is EventType.PREDICTION or kind is EventType.LABEL:
+        if kind is _PREDICTION or kind is _LABEL:
             watch = self._watch(event.model or "", event.tenant, event.shadow)
             if watch is None:
                 self.metrics.unwatched.inc()
                 self.unwatched.count(f"model:{event.tenant}/{event.model}", event)
-            elif kind is EventType.LABEL:
+            elif kind is _LABEL:
                 if watch.add_label(event, place):
                     self._cut(watch)
                     self._watch_health(watch)
             elif watch.add_prediction(event, place):
                 self._cut(watch)
                 self._watch_health(watch)
-        elif kind is EventType.ACCESS:
+        elif kind is _ACCESS:
             access = self._unit.access_events
             access[place[0]] = access.get(place[0], 0) + 1
             self.traffic.access(event, place[0])
@@ -358,8 +372,39 @@ class Pipeline:
         """Judge the queued events of a model, and count them as its traffic."""
         predictions = watch.queued
         watch.cut(self._report)
+        if watch.rolled is not None:
+            self._rolled(watch, watch.rolled)
         if predictions:
             self.traffic.predictions(predictions, watch.subject, watch.settings.traffic)
+
+    def _rolled(self, watch: Watch, version: str) -> None:
+        """A new version answers, and is learnt afresh or held, as the configuration has it: say so."""
+        watch.rolled = None
+        self.urgent = True
+        held = watch.held is not None
+        log.warning("a new version answers", model=watch.model, version=version, held=held)
+        self._unit.audit.append(
+            AuditRow(
+                self._now,
+                "configuration",
+                "version.held" if held else "version.fresh",
+                watch.subject,
+                {"version": version},
+            )
+        )
+        what = (
+            "versions held: resolve this incident to watch it by the present reference"
+            if held
+            else "versions learnt afresh"
+        )
+        measure = Measure("versions", f"{watch.subject}: {version}"[:400], 1.0, 0.0, what, 1, self._now, self._now)
+        self.health.tell(
+            f"{HELD}{watch.subject}" if held else f"anew:{watch.subject}:version", measure, self._now, "info"
+        )
+        if not held:
+            for incident in self.book.open():
+                if incident.subject == watch.subject and incident.account != "traffic":
+                    self.book.resolve(incident.id, self._now, f"version {version} is learnt afresh"[:400])
 
     def _names(self, model: str, tenant: str) -> tuple[Sequence[str], Sequence[str]]:
         """Declared features and classes of a model, whether it is watched or not."""
@@ -368,9 +413,13 @@ class Pipeline:
         return known.features, known.classes
 
     def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
-        subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"
-        watch = self.watches.get(subject)
+        key = (model, tenant, shadow)
+        watch = self._watched.get(key)
         if watch is not None:
+            return watch
+        subject = f"model:{tenant}/{model}{SHADOW if shadow else ''}"
+        if subject in self.watches:
+            watch = self._watched[key] = self.watches[subject]
             return watch
         name = f"{tenant}/{model}" if tenant else model
         # A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
@@ -462,4 +511,6 @@ def _learnt(watch: Watch, at: float) -> list[ReferenceRow]:
     rows, watch.learnt = watch.learnt, None
     if rows is None or watch.panel is None:
         return []
-    return [reference_row(watch.subject, rows, watch.panel.context.reference.version, "live", at, None)]
+    version, watch.learnt_for = watch.learnt_for, None
+    approved = None if version is None else FOR_NEW_VERSION
+    return [reference_row(watch.subject, rows, watch.panel.context.reference.version, "live", at, approved)]

@@ -21,6 +21,8 @@ from monitor.watch import pack_rows, slim, unpack_rows
 
 MAX_ROWS = 50_000
 """Rows taken of a reference file; more teach the target nothing that these do not."""
+FOR_NEW_VERSION = "on_new_version: fresh"
+"""Approves the reference that is learnt for a new version: the configuration asks for it."""
 _VERSION = 1
 _ANY_TIME = 946_684_800.0
 """Stands for the time of rows that carry none (2000-01-01): all equal, so nothing is read from it."""

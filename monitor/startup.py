@@ -14,7 +14,7 @@ from monitor.failpoints import failpoint
 from monitor.intake.formats.base import formats
 from monitor.intake.sources.base import Source, TopicPartition
 from monitor.pipeline import Pipeline
-from monitor.references import in_force, origin_of, read_reference, reference_row, rows_of
+from monitor.references import FOR_NEW_VERSION, in_force, origin_of, read_reference, reference_row, rows_of
 from monitor.state.lease import Lease
 from monitor.state.reader import DamagedPage
 from monitor.state.store import StateStore
@@ -85,7 +85,8 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
         known = {stored.reference.content_hash for stored in store.references(watch.subject)}
         if version not in known:
             pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, None))
-        pipeline.reference_waits(watch, str(path), at)
+        if version not in known or approved.approved_by != FOR_NEW_VERSION:
+            pipeline.reference_waits(watch, str(path), at)
         return
     if approved is None or approved.content_hash != version or approved.approved_at is None:
         pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, "configuration"))

@@ -41,26 +41,33 @@ class TrafficWatch:
     """The tick at which the newest event was there; None from a restart to its first tick."""
     clients: ClientTraffic | None = None
     """Its busiest clients; None for a metric."""
-    queue: list[tuple[float, float, float, float]] = field(default_factory=list)
+    columns: tuple[list[float], list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], [], []))
+    """Of the events in the queue: time, error, latency and value."""
     senders: list[str | None] = field(default_factory=list)
     """Client of each event in the queue."""
     heard: bool = False
 
-    def take(self, columns: tuple[float, float, float, float], client: str | None) -> None:
-        """Queue one event: time, error, latency, value, and who sent it."""
-        self.queue.append(columns)
-        self.senders.append(client)
+    @property
+    def queued(self) -> int:
+        """Events that wait."""
+        return len(self.senders)
+
+    def take(self, columns: Sequence[Iterable[float]], clients: Iterable[str | None]) -> None:
+        """Queue events: times, errors, latencies, values, and who sent them."""
+        for queue, column in zip(self.columns, columns, strict=True):
+            queue += column
+        self.senders += clients
 
     def cut(self, report: Callable[[Finding], str | None]) -> None:
         """Judge what waits."""
-        if self.queue:
-            rows, self.queue = np.array(self.queue, np.float64), []
-            senders, self.senders = self.senders, []
-            self.watermark = max(self.watermark, float(rows[:, 0].max()))
+        if self.senders:
+            happened = np.array(self.columns, np.float64)
+            senders, self.senders, self.columns = self.senders, [], ([], [], [], [])
+            self.watermark = max(self.watermark, float(happened[0].max()))
             self.heard = True
-            self.traffic.add(Happened(*np.ascontiguousarray(rows.T)), report)
+            self.traffic.add(Happened(*happened), report)
             if self.clients is not None:
-                self.clients.add(senders, rows, report)
+                self.clients.add(senders, happened, report)
 
     def advance(self, at: float, report: Callable[[Finding], str | None]) -> None:
         """A tick at `at`."""
@@ -114,10 +121,10 @@ class TrafficDesk:
         if settings is None:
             return
         watch = self._watch(subject, settings)
+        unknown = [_NAN] * len(events)
         latency = [_NAN if e.latency_ms is None else e.latency_ms for e in events]
-        watch.queue += [(e.time, _NAN, ms, _NAN) for e, ms in zip(events, latency, strict=True)]
-        watch.senders += [e.client for e in events]
-        if len(watch.queue) >= CUT:
+        watch.take(([e.time for e in events], unknown, latency, unknown), [e.client for e in events])
+        if watch.queued >= CUT:
             watch.cut(self._report(watch))
 
     def tick(self, at: float) -> None:
@@ -181,10 +188,9 @@ class TrafficDesk:
 
     def _take(self, watch: TrafficWatch, event: Event) -> None:
         error = _NAN if event.status is None else float(event.status >= _ERROR)
-        watch.take(
-            (event.time, error, _number(event.latency_ms), _number(event.value)), event.client or event.principal
-        )
-        if len(watch.queue) >= CUT:
+        columns = (event.time,), (error,), (_number(event.latency_ms),), (_number(event.value),)
+        watch.take(columns, (event.client or event.principal,))
+        if watch.queued >= CUT:
             watch.cut(self._report(watch))
 
     def _report(self, watch: TrafficWatch) -> Callable[[Finding], str | None]:

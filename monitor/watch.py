@@ -6,10 +6,10 @@ see does not depend on how records arrive. A model without a reference learns on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,12 +27,15 @@ from monitor.intake.columns import (
     Schema,
     build_batch,
     build_reference,
+    codes_of,
     infer_schema,
 )
 from monitor.intake.events import Event
 from monitor.intake.joins import JoinSettings
 from monitor.labels import Cut, ModelLabels
 from monitor.panel import Panel, PanelSettings, Restored
+from monitor.rollout import Rollout
+from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage, SubjectRow
 
 CUT = 1_024
@@ -42,6 +45,9 @@ PROVISIONAL_ROWS = 500
 """Live events a model without a reference learns its provisional one from. They are not judged themselves."""
 _VERSION = 1
 _COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
+_VERSIONS = "watch.versions"
+_WATCHING, _RELEARNING, _HELD = range(3)
+OnNewVersion = Literal["inherit", "fresh", "hold"]
 Report = Callable[["Watch", Finding, Rows], Incident | None]
 
 
@@ -55,6 +61,7 @@ class WatchSettings:
     labels: JoinSettings = field(default_factory=JoinSettings)
     traffic: TrafficSettings | None = DEFAULT
     """None: the request rate and latency of predictions are not watched."""
+    on_new_version: OnNewVersion = "inherit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,16 @@ class Watch:
         self.panel: Panel | None = None
         self.learnt: list[Event] | None = None
         """Rows of a provisional reference just made, until the caller has taken them for storage."""
+        self.learnt_for: str | None = None
+        """The new version they were learnt for, where one has taken over."""
         self.off: str | None = None
         """Why the model cannot be watched, where it cannot."""
+        self.rollout = Rollout()
+        self.rolled: str | None = None
+        """A version that has just taken over and changed how the model is watched; the caller empties it."""
+        self.held: str | None = None
+        """The version that waits for somebody to say that it may be watched by the present reference."""
+        self._relearning = False
         self._schema: Schema | None = None
         self._learning: list[Event] = []
         self._learning_changed = False
@@ -152,26 +167,55 @@ class Watch:
         learnt = self.predictions - predictions - (self._judged - judged)
         cut = Cut(events, places, learnt, judged, watermark)
         labels = self.joined.cut(cut, self._schema if self.panel is not None else None)
-        if labels is not None and self.panel is not None:
+        if labels is not None and self.panel is not None and self.held is None:
             self.panel.detect_labels(labels, lambda finding, source: report(self, finding, source))
+        self._roll(events)
 
     def _cut_predictions(self, events: list[Event], places: list[Place], report: Report) -> None:
         if self._schema is None and self.off is None:
-            take = min(PROVISIONAL_ROWS - len(self._learning), len(events))
+            take = self._rows_to_learn(events)
             self._count(events[:take])
-            self._learn(events[:take])
+            self._learn([e for e in events[:take] if self._teaches(e)])
             events, places = events[take:], places[take:]
         if not events:
             return
         self._count(events)
-        if self._schema is not None and self.panel is not None:
+        if self._schema is not None and self.panel is not None and self.held is None:
             batch = build_batch(self.subject, self._judged, events, places, self._schema)
             self._judged += len(events)
             self.panel.detect(batch, lambda finding, source: report(self, finding, source))
 
+    def _rows_to_learn(self, events: Sequence[Event]) -> int:
+        """How many of the events belong to the stretch that a provisional reference is learnt from."""
+        missing = PROVISIONAL_ROWS - len(self._learning)
+        if not self._relearning:
+            return min(missing, len(events))
+        teach = [i for i, e in enumerate(events, 1) if self._teaches(e)]
+        return teach[missing - 1] if len(teach) >= missing else len(events)
+
+    def _teaches(self, event: Event) -> bool:
+        return not self._relearning or event.model_version == self.rollout.current
+
+    def _roll(self, events: Sequence[Event]) -> None:
+        """See whether a new version has taken over, and do what the configuration wants then."""
+        version = self.rollout.add(events)
+        if version is None or self.panel is None or self.settings.on_new_version == "inherit":
+            return
+        self.rolled = version
+        if self.settings.on_new_version == "hold":
+            self.held = version
+        else:
+            self.panel, self._schema, self._relearning, self._learning = None, None, True, []
+            self._learning_changed = True
+
+    def release(self) -> None:
+        """Watch a version that was held."""
+        self.held = None
+        self._changed = True
+
     def advance(self, report: Report) -> None:
         """Let detectors see how far time has come."""
-        if self.panel is not None and self._schema is not None:
+        if self.held is None and self.panel is not None and self._schema is not None:
             empty = build_batch(self.subject, self._judged, [], [], self._schema)
             self.panel.advance(self.watermark, empty, lambda finding, source: report(self, finding, source))
 
@@ -182,6 +226,13 @@ class Watch:
         span = max(times) - min(times) if n > 1 else 0.0
         end = max(times) + span / (n - 1) * (PROVISIONAL_ROWS - n) if span > 0 else float("nan")
         return Learning(n, PROVISIONAL_ROWS, end)
+
+    @property
+    def state(self) -> str:
+        """off, calibrating (it learns its reference), held (a new version waits) or watching."""
+        if self.off:
+            return "off"
+        return "calibrating" if self.panel is None else "watching" if self.held is None else "held"
 
     def row(self) -> SubjectRow:
         """Counts and condition as `status` shows them."""
@@ -195,7 +246,7 @@ class Watch:
             events=self.predictions + self.labels,
             clients=self.clients.distinct,
             clients_exact=self.clients.exact,
-            state="off" if self.off else "calibrating" if self.panel is None else "watching",
+            state=self.state,
             attack_state="off" if self.off or self.panel is None else self.panel.attack_state,
             unwatched=False,
             watermark=self.watermark,
@@ -207,12 +258,17 @@ class Watch:
         if self._changed:
             self._changed = False
             counts = np.array([self.predictions, self.labels, self._judged], np.int64)
-            pages.append(self._page(_COUNTS, "all", {"counts": counts, "watermark": np.array([self.watermark])}))
+            condition = _RELEARNING if self._relearning else _WATCHING if self.held is None else _HELD
+            page = {"counts": counts, "watermark": np.array([self.watermark]), "condition": np.array([condition])}
+            if self.held is not None and self.panel is not None:
+                page["held"] = text_array([self.held, self.panel.context.reference.version])
+            pages.append(self._page(_COUNTS, "all", page))
         if self._learning_changed:
             self._learning_changed = False
             pages.append(
                 self._page(_LEARNING, "rows", {"rows": np.frombuffer(pack_rows(self._learning), np.uint8).copy()})
             )
+        pages += [self._page(_VERSIONS, name, page) for name, page in self.rollout.dirty().items()]
         pages += [self._page(CLIENTS, name, page) for name, page in self.clients.dirty().items()]
         pages += [self._page(_LABELS, name, page) for name, page in self.joined.dirty().items()]
         return pages + (self.panel.dirty() if self.panel is not None else [])
@@ -232,12 +288,25 @@ class Watch:
             if page.detector == _COUNTS:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
-            elif page.detector == _LEARNING and self.panel is None:
+                self._restore_condition(page.arrays)
+            elif page.detector == _VERSIONS:
+                self.rollout.restore(page.arrays)
+        for page in stored:
+            if page.detector == _LEARNING and self.panel is None:
                 self._learning = unpack_rows(page.arrays["rows"].tobytes())
         if self.panel is None:
             return Restored(anew, ())
         restored = self.panel.restore(p for p in stored if not p.detector.startswith("watch."))
         return restored._replace(anew=restored.anew | anew)
+
+    def _restore_condition(self, arrays: Mapping[str, Any]) -> None:
+        """Go on learning for a new version, or holding it, unless the configuration or the reference has changed."""
+        condition = int(arrays["condition"][0]) if "condition" in arrays else _WATCHING
+        if condition == _RELEARNING and self.settings.on_new_version == "fresh":
+            self.panel, self._schema, self._relearning = None, None, True
+        if condition == _HELD and self.settings.on_new_version == "hold" and self.panel is not None:
+            version, reference = array_text(arrays["held"])
+            self.held = version if reference == self.panel.context.reference.version else None
 
     def _restore_labels(self, stored: Sequence[StatePage], counted: SubjectRow | None) -> dict[str, str]:
         """Predictions that wait for labels. Without their pages labels are joined to later predictions only."""
@@ -254,10 +323,9 @@ class Watch:
 
     def _count(self, events: Sequence[Event]) -> None:
         self.predictions += len(events)
-        names: dict[str, int] = {}
-        codes = [-1 if e.client is None else names.setdefault(e.client, len(names)) for e in events]
+        names, codes = codes_of([e.client for e in events])
         time = np.array([e.time for e in events])
-        self.clients.add(np.array(codes, np.int32), tuple(names), time)
+        self.clients.add(codes, names, time)
         self.watermark = max(self.watermark, float(time.max(initial=self.watermark)))
 
     def _learn(self, events: Sequence[Event]) -> None:
@@ -276,6 +344,7 @@ class Watch:
             self.off = str(error)
         else:
             self.learnt = rows
+            self.learnt_for, self._relearning = (self.rollout.current if self._relearning else None), False
 
     def _page(self, detector: str, name: str, arrays: dict[str, Any]) -> StatePage:
         return StatePage(self.subject, detector, "", name, _VERSION, arrays)
@@ -288,6 +357,7 @@ def slim(event: Event) -> Event:
         event.type,
         event.time,
         model_version=event.model_version,
+        segment=event.segment,
         features=features,
         vector=None if event.vector is None else event.vector[:MAX_FIELDS],
         prediction=_slim_value(event.prediction),

@@ -75,9 +75,11 @@ def backtest(
     stretch = None if calibrate is None else _seconds(calibrate)
     accounts = {} if services is None else _services(services)
     from monitor.backtest import run_backtest
+    from monitor.garbage import look_rarely
     from monitor.logging import configure_logging
 
     configure_logging(json=False, level=logging.WARNING)
+    look_rarely()
     if settings is not None and config is None:
         say(f"settings of {settings.file}")
     with _progress() as progress:

@@ -48,7 +48,9 @@ def bench(
     configure_logging(json=False, level=logging.ERROR)
     from monitor.bench.run import BenchError, Plan
     from monitor.bench.run import bench as measure
+    from monitor.garbage import look_rarely
 
+    look_rarely()
     security = kafka.security if kafka is not None and bootstrap_servers is None else None
     with tempfile.TemporaryDirectory(prefix="modelwarden-bench-") as directory, _progress() as progress:
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _STYLES: Final = {
     "info": "cyan", "warning": "yellow", "critical": "bold red", "open": "yellow", "resolved": "green",
-    "acknowledged": "cyan", "watching": "green", "calibrating": "cyan", "off": "dim",
+    "acknowledged": "cyan", "watching": "green", "calibrating": "cyan", "held": "yellow", "off": "dim",
 }  # fmt: skip
 _WIDE: Final = 240
 

@@ -17,5 +17,7 @@ def run(config: ConfigFile = None) -> None:
 
     configure_logging(json=not sys.stderr.isatty())
     from monitor.daemon import run_daemon
+    from monitor.garbage import look_rarely
 
+    look_rarely()
     raise typer.Exit(run_daemon(settings))

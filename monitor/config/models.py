@@ -68,12 +68,17 @@ class _ModelKeys(Section):
     shape: tuple[Positive, ...] = key("Shape of `input` where it is nested or encoded.", [])
     classes: tuple[Label, ...] = key("Class names in the order of a score array.", [])
     threshold: Mapping[str, Number] = key("Decision threshold of the score, by class.", {})
-    segments: tuple[Name, ...] = key("Fields whose values are watched separately.", [])
+    segments: tuple[Name, ...] = key(
+        "Categorical fields, or `segment` as events carry it; values with 100 reference rows are watched separately.",
+        [],
+    )
     importances: Mapping[str, Weight] = key("Importance of features, for severity.", {})
     services: Mapping[str, Name] = key("Declared service accounts: identity → name.", {})
     labels: Labels = key("Joining of labels.", {})
     on_new_version: Literal["inherit", "fresh", "hold"] = key(
-        "What a new version keeps: its inputs' baselines (inherit), nothing (fresh), or it waits (hold).", "inherit"
+        "When a new version answers most predictions: keep what was learnt (inherit), learn afresh (fresh), or judge "
+        "nothing until its incident is resolved or another reference approved (hold).",
+        "inherit",
     )
     calibration: Calibration | None = key(
         "Honest behaviour is learnt from this first stretch; without it, from the first 2,000 distinct queries.", None

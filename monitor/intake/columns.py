@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     predictions = [e.prediction for e in events if e.prediction is not None]
     scored = any(e.scores is not None for e in events)
     is_value = bool(predictions) and _mostly(_is_number, predictions) and not scored and not classes
-    known = tuple(classes) or tuple(sorted(_vocabulary(predictions, _class_text) if not is_value else ()))
+    found = () if is_value else _vocabulary(predictions, _class_text)
+    known = tuple(c[:MAX_TEXT] for c in classes) or tuple(sorted(found))
     outputs_numeric = ((VALUE,) if is_value else ()) + ((SCORE,) if scored else ())
     outputs_category = (CLASS,) if predictions and not is_value else ()
     positive = known[-1] if len(known) == 2 else None
@@ -97,17 +99,17 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
 def build_batch(subject: str, start: int, events: Sequence[Event], places: Sequence[Place], schema: Schema) -> Batch:
     """The columns of `events`, the first of which is the subject's event number `start`."""
     rows = [_features(e) for e in events]
-    numeric, absent = _numeric(schema.numeric, rows)
-    category, absent_too = _category(schema.category, schema.vocabulary, rows)
-    clients, client = _codes([e.client for e in events])
-    versions, version = _codes([e.model_version for e in events])
-    topics, topic = _codes([p[0] for p in places])
-    where = np.array([p[1:] for p in places], np.int64).reshape(len(places), 3)
+    columns = _columns(rows, (*schema.numeric, *schema.category))
+    numeric, absent = _numeric(schema.numeric, columns[: len(schema.numeric)], len(rows))
+    category, absent_too = _category(schema.category, schema.vocabulary, columns[len(schema.numeric) :], len(rows))
+    clients, client = codes_of([e.client for e in events])
+    segments, segment = codes_of([e.segment for e in events])
+    versions, version = codes_of([e.model_version for e in events])
     return Batch(
         subject=subject,
         start=start,
         time=np.array([e.time for e in events], np.float64),
-        identity=Identity(topics, topic, where[:, 0].copy(), where[:, 1].copy(), where[:, 2].copy()),
+        identity=identity_of(places),
         client=client,
         clients=clients,
         version=version,
@@ -119,14 +121,22 @@ def build_batch(subject: str, start: int, events: Sequence[Event], places: Seque
         event_ids=tuple(e.event_id for e in events),
         new_fields=() if schema.closed else _new_fields(rows, schema, absent + absent_too),
         margin=_margins([e.scores for e in events]),
+        segment=segment if segments else None,
+        segments=segments,
     )
 
 
 def build_reference(events: Sequence[Event], schema: Schema, origin: Origin, subject: str) -> Reference:
-    """A reference from its events. Its version is the hash of its content, whatever the source."""
+    """A reference from its events. Its version is the hash of its content, whatever the source.
+
+    Rows that carry times are put in their order, which then has a meaning: neighbours in time resemble each other.
+    """
+    ordered = len({e.time for e in events}) > 1
+    if ordered:
+        events = sorted(events, key=lambda e: e.time)
     places = [("reference", 0, i, 0) for i in range(len(events))]
     rows = build_batch(subject, 0, events, places, schema)
-    return Reference(rows, origin, content_hash(rows))
+    return Reference(rows, origin, content_hash(rows), ordered)
 
 
 def content_hash(rows: Batch) -> str:
@@ -185,22 +195,40 @@ def _class_text(value: Any) -> str | None:
 
 
 def _vocabulary(values: Sequence[Any], text: Callable[[Any], str | None]) -> tuple[str, ...]:
-    texts = dict.fromkeys(t for v in values if (t := text(v)) is not None)
+    texts = dict.fromkeys(t[:MAX_TEXT] for v in values if (t := text(v)) is not None)
     return tuple(texts)[:MAX_CATEGORIES]
 
 
-def _codes(values: Sequence[str | None]) -> tuple[tuple[str, ...], I32]:
+def identity_of(places: Sequence[Place]) -> Identity:
+    """The columns of where events were logged."""
+    topic, *where = zip(*places, strict=True) if places else ((), (), (), ())
+    topics, code = codes_of(topic)
+    return Identity(topics, code, *(np.array(column, np.int64) for column in where))
+
+
+def codes_of(values: Sequence[str | None]) -> tuple[tuple[str, ...], I32]:
     """Distinct texts in order of appearance, and for each value its index, -1 for None."""
-    index: dict[str, int] = {}
-    codes = [-1 if v is None else index.setdefault(v, len(index)) for v in values]
-    return tuple(index), np.array(codes, np.int32)
+    distinct = tuple(v for v in dict.fromkeys(values) if v is not None)
+    index: dict[str | None, int] = {v: i for i, v in enumerate(distinct)}
+    index[None] = -1
+    return distinct, np.fromiter(map(index.__getitem__, values), np.int32, len(values))
 
 
-def _numeric(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[Numeric, F64]:
-    values = np.zeros((len(rows), len(names)))
-    status = np.zeros((len(rows), len(names)), np.uint8)
-    for j, name in enumerate(names):
-        _numeric_column([row.get(name, _ABSENT) for row in rows], values[:, j], status[:, j])
+def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sequence[Sequence[Any]]:
+    """The values of each field, _ABSENT where a row has none."""
+    if len(names) > 1:
+        try:
+            return list(zip(*map(itemgetter(*names), rows), strict=True)) if rows else [()] * len(names)
+        except KeyError:
+            pass
+    return [[row.get(name, _ABSENT) for row in rows] for name in names]
+
+
+def _numeric(names: Sequence[str], columns: Sequence[Sequence[Any]], n: int) -> tuple[Numeric, F64]:
+    values = np.zeros((n, len(names)))
+    status = np.zeros((n, len(names)), np.uint8)
+    for j, column in enumerate(columns):
+        _numeric_column(column, values[:, j], status[:, j])
     return Numeric(tuple(names), values, status), (status == Cell.ABSENT).sum(axis=1).astype(np.float64)
 
 
@@ -225,12 +253,12 @@ def _cell(value: Any) -> int:
 
 
 def _category(
-    names: Sequence[str], vocabulary: Sequence[tuple[str, ...]], rows: Sequence[Mapping[str, Any]]
+    names: Sequence[str], vocabulary: Sequence[tuple[str, ...]], columns: Sequence[Sequence[Any]], n: int
 ) -> tuple[Category, F64]:
-    codes = np.zeros((len(rows), len(names)), np.int32)
+    codes = np.zeros((n, len(names)), np.int32)
     words = []
-    for j, name in enumerate(names):
-        codes[:, j], known = _category_column([row.get(name, _ABSENT) for row in rows], vocabulary[j], _text)
+    for j, column in enumerate(columns):
+        codes[:, j], known = _category_column(column, vocabulary[j], _text)
         words.append(known)
     absent = (codes == ABSENT_CODE).sum(axis=1).astype(np.float64)
     return Category(tuple(names), codes, tuple(words)), absent
@@ -240,7 +268,10 @@ def _category_column(
     column: Sequence[Any], known: tuple[str, ...], text: Callable[[Any], str | None]
 ) -> tuple[I32, tuple[str, ...]]:
     index = {word: i for i, word in enumerate(known)}
-    codes = []
+    try:
+        return np.fromiter(map(index.__getitem__, column), np.int32, len(column)), known
+    except (KeyError, TypeError):  # a value the reference has not, or what is no text: one by one
+        codes = []
     for value in column:
         if type(value) is not str:
             if value is None or value is _ABSENT:
@@ -260,9 +291,18 @@ def _outputs_numeric(schema: Schema, events: Sequence[Event]) -> Numeric:
     n, d = len(events), len(schema.outputs_numeric)
     values, status = np.zeros((n, d)), np.zeros((n, d), np.uint8)
     for j, name in enumerate(schema.outputs_numeric):
-        column = [e.prediction for e in events] if name == VALUE else [_score(e.scores, schema) for e in events]
+        column = [e.prediction for e in events] if name == VALUE else _score_column([e.scores for e in events], schema)
         _numeric_column(column, values[:, j], status[:, j])
     return Numeric(schema.outputs_numeric, values, status)
+
+
+def _score_column(scores: Sequence[Any], schema: Schema) -> Sequence[Any]:
+    if schema.positive is not None:
+        try:
+            return [s[schema.positive] for s in scores]
+        except (KeyError, TypeError):  # lists, or none at all
+            pass
+    return [_score(s, schema) for s in scores]
 
 
 def _score(scores: Any, schema: Schema) -> Any:
@@ -285,9 +325,13 @@ def _margins(scores: Sequence[Any]) -> F64 | None:
 
     A single score is that of one of two classes.
     """
-    rows = [s if type(s) is list else list(s.values()) if type(s) is dict else [] for s in scores]
+    rows: Sequence[Sequence[Any]]
+    if {dict}.issuperset(map(type, scores)):
+        rows = list(map(tuple, map(dict.values, scores)))
+    else:
+        rows = [s if type(s) is list else list(s.values()) if type(s) is dict else [] for s in scores]
     width = len(rows[0]) if rows else 0
-    if width > 1 and all(len(r) == width for r in rows):
+    if width > 1 and {width}.issuperset(map(len, rows)):
         flat = list(chain.from_iterable(rows))
         if {float, int}.issuperset(map(type, flat)):
             table = np.array(flat, np.float64).reshape(len(rows), width)

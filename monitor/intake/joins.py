@@ -283,8 +283,12 @@ class Answers:
 
     def column(self, values: Sequence[Any]) -> tuple[F64, U8]:
         """Answers and what they are."""
-        pairs = [self.one(v) for v in values]
-        return np.array([p[0] for p in pairs], np.float64), np.array([p[1] for p in pairs], np.uint8)
+        try:
+            pairs = list(map(self._known.__getitem__, values))
+        except (KeyError, TypeError):  # texts not met before, numbers, structures
+            pairs = [self.one(v) for v in values]
+        answers, kinds = zip(*pairs, strict=True) if pairs else ((), ())
+        return np.array(answers, np.float64), np.array(kinds, np.uint8)
 
     def one(self, value: Any) -> tuple[float, int]:
         """One answer. Structures, nothing and numbers that are not finite are no answer."""
@@ -325,14 +329,17 @@ def _text(text: str) -> tuple[float, int]:
 
 def id_keys(ids: Sequence[str | None], secret: bytes = b"") -> U64:
     """64-bit keys of event ids, hashed with `secret`; 0 where there is none."""
-    nothing = bytes(8)
-    digests = b"".join(
-        nothing
-        if i is None
-        else hashlib.blake2b(i.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
-        for i in ids
-    )
+    keyed = hashlib.blake2b(digest_size=8, key=secret)
+    digests = b"".join([_NO_KEY if i is None else _digest(keyed.copy(), i) for i in ids])
     keys: U64 = np.frombuffer(digests, "<u8").astype(np.uint64)
-    zero = (keys == 0) & np.array([i is not None for i in ids], np.bool_)
-    keys[zero] = 1
+    if not keys.all():
+        keys[(keys == 0) & np.array([i is not None for i in ids], np.bool_)] = 1
     return keys
+
+
+_NO_KEY = bytes(8)
+
+
+def _digest(state: hashlib.blake2b, text: str) -> bytes:
+    state.update(text.encode("utf-8", "surrogatepass"))
+    return state.digest()

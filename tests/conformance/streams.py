@@ -35,6 +35,8 @@ class Case:
     params: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     labelled: bool = False
     """The events carry their labels, which come when the batch is through."""
+    segments: tuple[str, ...] = ()
+    """Declared segment fields."""
 
 
 def credit(n: int, seed: int) -> list[Event]:
@@ -70,6 +72,10 @@ def changed(seed: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> li
 
 def _richer(features: dict[str, Any]) -> dict[str, Any]:
     return {**features, "income": features["income"] * 1.5}
+
+
+def _richer_in_europe(features: dict[str, Any]) -> dict[str, Any]:
+    return _richer(features) if features["region"] == "EU" else features
 
 
 def _without_income(features: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +194,9 @@ CASES: dict[str, Case] = {
     "independent_queries": _query_case(_drawn_apart, linked),
     "training_row_queries": _query_case(_known),
     "predictive_drift": _case(_richer),
+    "segment_drift": dataclasses.replace(
+        _case(_richer_in_europe), segments=("region",), subject=("segment", "region=EU")
+    ),
     "field_rule": _case(_without_income),
     "error_rate": _errors(),
     "stuck_rule": _case(lambda features: {**features, "income": 31.5}),

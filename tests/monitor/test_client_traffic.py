@@ -33,7 +33,7 @@ class Told:
     def feed(self, batches: list[tuple[list[str | None], F64]]) -> Told:
         for clients, rows in batches:
             if len(rows):
-                self.made.add(clients, rows, self.report)
+                self.made.add(clients, rows.T, self.report)
         return self
 
     def report(self, finding: Finding) -> str | None:

@@ -8,6 +8,7 @@ import functools
 import unicodedata
 from collections.abc import Callable
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ _TIME_MARKS = frozenset({"--T::", "-- ::"})
 _PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
 _TYPES: dict[Any, EventType] = {t.value: t for t in EventType}
 _USUAL_CLIENT = ("field:client",)
+_USUAL = frozenset({"event_id", "model", "model_version", "features", "prediction", "scores", "latency_ms"})
+"""What is left of the usual prediction when type, time and client are taken."""
+_PLAIN = frozenset({str, float, bool})
+_SHORT = MAX_NAME // 4  # characters that are never more than MAX_NAME bytes
 _SHADOW = "@shadow"  # the suffix by which the state of shadow models is named
 
 
@@ -40,33 +45,73 @@ class NativeFormat:
         """The one event of `record`. Raises Rejected."""
         fields = parse_object(record.value, settings.record_bytes)
         kind = _type(fields, settings)
-        event = Event(kind, 0.0)
-        _set_time(event, fields.pop("ts", None), record, settings)
-        if settings.client_from == _USUAL_CLIENT:
+        ts = fields.pop("ts", None)
+        usual_client = settings.client_from == _USUAL_CLIENT
+        if usual_client:
             client = fields.pop("client", None)
             if type(client) is not str:
                 client = identifier(client)
         else:
             client = settings.take_client(record, fields)
-        unknown = 0
-        for name, value in fields.items():
-            if name in _TEXTS and type(value) is str and 0 < len(value) <= MAX_TEXT:  # most fields: no call
-                setattr(event, name, value)
-                continue
-            take = _TAKES.get(name)
-            if take is not None:
-                if value is not None and not take(event, name, value, settings):
-                    unknown += 1
-            elif name not in settings.client_roots:
-                unknown += 1
-        if unknown:
-            event.unknown_fields = unknown
+        event = _usual_prediction(fields) if kind is _PREDICTION else None
+        if event is None:
+            event = Event(kind, 0.0)
+            _set_time(event, ts, record, settings)
+            _take_fields(event, fields, settings)
+        else:
+            _set_time(event, ts, record, settings)
+            event.model = checked_name("model", fields["model"])
         if client:
             event.client = settings.pseudonyms.client(client, event.time)
-            if settings.client_fields & _HIDEABLE:
+            if not usual_client and settings.client_fields & _HIDEABLE:
                 _hide(event, settings)
         _check_subject(event, fields, settings)
         return Decoded([event], [])
+
+
+def _usual_prediction(fields: dict[str, Any]) -> Event | None:
+    """A prediction of which nothing has to be decided, in one go. None: its fields want to be taken one by one.
+
+    What this returns is what `_take_fields` makes of the same fields, with the model's name unchecked.
+    """
+    if not _USUAL.issuperset(fields):
+        return None
+    get = fields.get
+    features, model, scores, latency = get("features"), get("model"), get("scores"), get("latency_ms")
+    event_id, version, prediction = get("event_id"), get("model_version"), get("prediction")
+    if (
+        type(features) is not dict
+        or type(model) is not str
+        or not 1 <= len(model) <= _SHORT
+        or not (event_id is None or (type(event_id) is str and 0 < len(event_id) <= MAX_TEXT))
+        or not (version is None or (type(version) is str and 0 < len(version) <= MAX_TEXT))
+        or not (scores is None or type(scores) is dict or type(scores) is list)
+        or not (latency is None or (type(latency) is float and isfinite(latency)))
+        or not (prediction is None or type(prediction) in _PLAIN)
+        or (type(prediction) is str and len(prediction) > MAX_TEXT)
+    ):
+        return None
+    return Event(
+        _PREDICTION, 0.0, 0, event_id, model, "", version, False, None, features, None,
+        prediction, scores, None, None, latency,
+    )  # fmt: skip
+
+
+def _take_fields(event: Event, fields: dict[str, Any], rules: TopicRules) -> None:
+    """Field by field, whatever they are."""
+    unknown = 0
+    for name, value in fields.items():
+        if name in _TEXTS and type(value) is str and 0 < len(value) <= MAX_TEXT:  # most fields: no call
+            setattr(event, name, value)
+            continue
+        take = _TAKES.get(name)
+        if take is not None:
+            if value is not None and not take(event, name, value, rules):
+                unknown += 1
+        elif name not in rules.client_roots:
+            unknown += 1
+    if unknown:
+        event.unknown_fields = unknown
 
 
 def _type(fields: dict[str, Any], rules: TopicRules) -> EventType:

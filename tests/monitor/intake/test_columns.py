@@ -139,3 +139,35 @@ def test_whatever_features_hold_the_columns_are_finite_and_complete(features: li
     for column in (batch.category, batch.outputs_category):
         for j, words in enumerate(column.vocabulary):
             assert column.codes[:, j].max(initial=-1) < len(words)
+
+
+@given(st.lists(st.sampled_from(["EU", "US", "XX", "E" * 300, None, 7, True]), min_size=1, max_size=6), st.booleans())
+def test_a_row_is_the_same_in_any_company(regions: list[Any], scored: bool) -> None:
+    scores = {"no": 0.25, "yes": 0.75} if scored else [0.25, 0.75]
+    alone = [event({"age": 1, "region": r, "vip": True}, prediction="yes", scores=scores) for r in regions]
+    odd = [event({"age": "x"}, prediction=None, scores=None), event(None, prediction=[1], scores=[0.5])]
+    reference = [
+        event({"age": 1, "region": "E" * 300, "vip": True}, prediction=p, scores=scores) for p in ("no", "yes")
+    ]
+    schema = infer_schema([*REFERENCE, *reference])
+    one, both = columns(alone, schema), columns([*alone, *odd], schema)
+    n = len(alone)
+    assert np.array_equal(one.numeric.values, both.numeric.values[:n])
+    assert np.array_equal(one.numeric.status, both.numeric.status[:n])
+    assert np.array_equal(one.outputs_numeric.values, both.outputs_numeric.values[:n])
+    assert one.margin is not None and both.margin is not None
+    assert np.array_equal(one.margin, both.margin[:n])
+    for a, b in ((one.category, both.category), (one.outputs_category, both.outputs_category)):
+        words = [
+            [v[c] if c >= 0 else c for c in t.codes[:n, j].tolist()]
+            for t in (a, b)
+            for j, v in [*enumerate(t.vocabulary)]
+        ]
+        assert words[: len(a.names)] == words[len(a.names) :]
+
+
+def test_reference_rows_with_times_are_put_in_their_order() -> None:
+    made = [event({"age": float(t), "region": "EU", "vip": True}, time=t) for t in (3.0, 1.0, 2.0)]
+    reference = build_reference(made, infer_schema(REFERENCE), "file", "model:/m")
+    assert reference.ordered and reference.rows.numeric.values[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert not build_reference(REFERENCE, infer_schema(REFERENCE), "file", "model:/m").ordered

@@ -6,10 +6,14 @@ import math
 import struct
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monitor.intake.events import Event, EventType, Reason, Record, Rejected
 from monitor.intake.formats.base import TopicRules, formats
+from monitor.intake.formats.native import _USUAL, _take_fields, _usual_prediction
 from monitor.intake.identity import Pseudonyms
 
 NAMES = Pseudonyms(bytes(32), {"office": ["203.0.113.0/24"]})
@@ -419,3 +423,27 @@ def test_address_that_is_none_is_still_a_pseudonym() -> None:
 def test_record_cap_is_the_topics() -> None:
     assert refused(PREDICTION, record_bytes=10) is Reason.TOO_LARGE
     assert refused(b"") is Reason.EMPTY
+
+
+_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10**19), st.floats(), st.text(max_size=5), st.just("x" * 2000),
+    st.lists(st.floats(), max_size=2), st.dictionaries(st.sampled_from(["a", "b"]), st.floats(0, 1), max_size=2),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from([*sorted(_USUAL), "tenant", "odd"]), _VALUES))
+def test_the_usual_prediction_is_taken_as_field_by_field(fields: dict[str, Any]) -> None:
+    quick = _usual_prediction(fields)
+    if quick is None:
+        return
+    slow = Event(EventType.PREDICTION, 0.0)
+    _take_fields(slow, {k: v for k, v in fields.items() if k != "model"}, TopicRules("t", NAMES))
+    slow.model = fields["model"]
+    assert msgspec.json.encode(quick) == msgspec.json.encode(slow)
+
+
+def test_the_usual_prediction_is_usual() -> None:
+    fields = {"event_id": "1", "model": "m", "model_version": "7", "features": {"a": 1}, "prediction": "yes"}
+    assert _usual_prediction(fields) is not None
+    assert _usual_prediction({**fields, "scores": {"yes": 1.0}, "latency_ms": 0.5}) is not None
+    assert _usual_prediction({**fields, "odd": 1}) is None
