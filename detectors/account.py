@@ -183,9 +183,11 @@ class SumAccount:
         others = sum(m.total for m in self._members.values() if m is not member)
         self._changed.add(evidence.detector)
         weight = float(member.inject.sum())
+        growth = np.minimum(evidence.log_e, 700.0)
+        np.exp(growth, out=growth)
         for i in range(len(evidence.elapsed)):
             earned = min(max(float(evidence.elapsed[i]), 0.0) * self.rate, MAX_INJECTION)
-            _grow(member, evidence.log_e[i], earned)
+            _grow(member, growth[i], earned)
             self.injected += weight * earned
             if others + member.total >= ALARM:
                 return self._raise(evidence, i)
@@ -216,6 +218,7 @@ class SumAccount:
             row=int(evidence.row[block]),
             position=int(evidence.position[block]),
             ratio=capital / idle if idle > 0 else math.inf,
+            leading_bet=_strongest_bet(self._members[leader], leading),
         )
         self.alarms += 1
         latched = self._latch(named, carriers)
@@ -286,15 +289,20 @@ class SumAccount:
         return opened
 
 
-def _grow(member: _Member, log_e: F64, earned: float) -> None:
+def _grow(member: _Member, e: F64, earned: float) -> None:
     """One block: inject, multiply by the e-value, leak, cap."""
     capital = member.capital
     capital += member.inject * earned
-    capital *= np.exp(np.minimum(log_e, 700.0))
+    capital *= e
     capital *= member.bets.leak
     np.minimum(capital, MAX_CAPITAL, out=capital)
     member.total = float(capital.sum())
     member.idle = (member.idle + member.idle_inject * earned) * member.leaks
+
+
+def _strongest_bet(member: _Member, stream: int) -> int:
+    own = np.flatnonzero(member.bets.stream == stream)
+    return int(own[np.argmax(member.capital[own])])
 
 
 def _check_bets(detector: str, streams: int, bets: Bets) -> None:

@@ -239,6 +239,8 @@ class Alarm:
     row: int
     position: int
     ratio: float
+    leading_bet: int = -1
+    """Index of the bet of the leading stream with most capital; -1 where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)

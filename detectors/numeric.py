@@ -22,6 +22,7 @@ EXTRA_BINS = 3
 """A column with e edges has e + 3 bins: below, e - 1 inner ones, above, missing, not a number."""
 _SCORE_STEP = 2.0**-12
 _SQUARE_STEP = 2.0**-10
+_FACTOR_STEP = 2.0**-7
 _MAX_SCORE = 5.0
 _NORMAL = NormalDist()
 
@@ -98,6 +99,12 @@ def exact_scores(scores: F64) -> F64:
 def exact_squares(scores: F64) -> F64:
     """Squares of scores rounded to multiples of 2^-10, for the same reason (|score| <= 25 and blocks of 25)."""
     return np.rint(scores * scores / _SQUARE_STEP) * _SQUARE_STEP
+
+
+def exact_factors(scores: F64) -> F64:
+    """Scores clipped to ±5 and rounded to multiples of 2^-7: sums over a block (25 events) of products of two are exact
+    in float32, and of products of two squares in float64, in any order of adding."""
+    return np.rint(np.clip(scores, -_MAX_SCORE, _MAX_SCORE) / _FACTOR_STEP) * _FACTOR_STEP
 
 
 def log_mgf_excess(scores: F64, share: F64, bets: F64, n: int) -> F64:

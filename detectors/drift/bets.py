@@ -12,15 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.base import F64, I64, Bets
+from detectors.base import F64, I64
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.null import Null
-from detectors.drift.target import BLOCK, FAMILIES, Family, Target
+from detectors.drift.scores import BLOCK, FAMILIES, Family
+from detectors.drift.target import Target
 from detectors.numeric import log_mgf_excess
 
 STEPS = np.array([0.75, 1.2, 2.0, 3.2, 5.0])
 BETS = np.concatenate([STEPS, -STEPS])
-"""λ of the bets on sums."""
+"""λ of the bets on scores of one column."""
+_PAIR_STEPS = STEPS[:4]
+PAIR_BETS = np.concatenate([_PAIR_STEPS, -_PAIR_STEPS])
+"""λ of the bets on pairs: products have tails too heavy for a larger one."""
 FACTORS = np.array([1.7, 3.0, 6.0, 15.0, 0.5])
 """ρ of the bets on counts."""
 FACTOR_LEVEL = np.array([6, 5, 4, 3, 6])
@@ -29,119 +33,164 @@ STEP_LEVEL = np.clip(np.ceil(np.log2(28 / STEPS**2)), 0, 6).astype(np.int64)
 LEAK = 0.98
 """Of every capital, per block: a stream of rare counts has E = 1 on quiet days and would hoard its injection."""
 SPLIT: dict[Family, float] = {
-    "loc": 0.30, "cat": 0.10, "rare": 0.10, "missing": 0.10, "scale": 0.09, "new": 0.09, "range": 0.04, "tail": 0.03,
-    "type": 0.02,
+    "loc": 0.30, "cat": 0.10, "rare": 0.10, "missing": 0.10, "pair": 0.11, "scale": 0.09, "new": 0.09, "range": 0.04,
+    "tail": 0.03, "shape": 0.02, "type": 0.02,
 }  # fmt: skip
-"""Share of the budget by family; equal over the columns that have it, then over their streams."""
+"""Share of the budget by family; equal over the columns (or pairs) that have it, then over their streams."""
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
-_MAX_Z = 8.0
+MAX_Z = 8.0
+"""Of bets, of noise and of onsets; explanations need residuals up to KEPT_Z."""
+KEPT_Z = 1e3
 _MAX_LOG_E = 30.0
 _MIN_ROOM = 0.02
 
 
-class Odds(NamedTuple):
-    """A null and its penalties compiled for judging blocks: (G,), (G, bets), (P, factors) and (P,) arrays."""
+class Line(NamedTuple):
+    """log e of bet k is slope[k] · x[source[k]] + base[k], with x = z (G), counts (P) and departures: (bets,)
+    arrays."""
 
+    source: I64
+    slope: F64
+    base: F64
+
+
+class Prices(NamedTuple):
+    """What bets cost, as long as the design effect stands: `line` with the slopes of all and the bases of bets on sums;
+    of bets on counts 1/v and the room that a factor takes per unit of exposure, (P, factors); v of a null, (G + P,)."""
+
+    line: Line
+    inverse: F64
+    room: F64
+    pooled: F64
+
+
+class Odds(NamedTuple):
+    """A null and the prices compiled for judging blocks: `line`, then (G,) and (P,) arrays."""
+
+    line: Line
     mean: F64
     scale: F64
     """1 / standard error of a block mean, the null's own uncertainty and its design effect included."""
     learn: F64
     """Turns z into the residual that the design effect learns from."""
-    penalty: F64
-    slope: F64
-    base: F64
     expected: F64
     spread: F64
 
 
 class ChangeBets:
-    """The change family's bets on all streams of a target."""
+    """The change family's bets on all streams of a target: on single scores, then on pairs, then on counts."""
 
     def __init__(self, target: Target) -> None:
-        self._sums, self._counts = target.sums, target.counts
-        width = len(BETS)
+        self._linear, self._sums, self._counts = target.linear, target.sums, target.counts
+        pairs = self._sums - self._linear
+        width, pair_width = len(BETS), len(PAIR_BETS)
         self._excess = np.array(
             [
-                log_mgf_excess(s.table, _smoothed(s.share, target.rows), BETS, BLOCK)
-                for s in target.scores[: target.sums]
+                log_mgf_excess(s.table, smoothed(s.share, target.rows), BETS, BLOCK)
+                for s in target.scores[: self._linear]
             ]
-        ).reshape(target.sums, width)
-        weight = _stream_weights(target)
-        of_sums = np.repeat(weight[: target.sums, None] / width, width, axis=1)
-        slow = np.isin(target.family[target.sums :], [FAMILIES.index("tail"), FAMILIES.index("rare")])
-        of_counts = weight[target.sums :, None] * np.where(slow[:, None], _SLOW_FACTORS, _FAST_FACTORS)
-        self.weight: F64 = np.concatenate([of_sums.ravel(), of_counts.ravel()])
-        self.stream: I64 = np.concatenate(
-            [np.repeat(np.arange(target.sums), width), target.sums + np.repeat(np.arange(target.counts), len(FACTORS))]
+        ).reshape(self._linear, width)
+        self._pair_excess = target.pairs.excess(PAIR_BETS)
+        weight = stream_weights(target, SPLIT)
+        of_counts = weight[self._sums :, None] * _factor_shares(target)
+        self._counts_at = self._linear * width + pairs * pair_width
+        self.weight: F64 = np.concatenate(
+            [
+                np.repeat(weight[: self._linear] / width, width),
+                np.repeat(weight[self._linear : self._sums] / pair_width, pair_width),
+                of_counts.ravel(),
+            ]
         )
+        """(bets,) summing to 1."""
+        self._bets_on_sums = np.concatenate([np.tile(BETS, self._linear), np.tile(PAIR_BETS, pairs)])
+        bets_of = np.repeat([width, pair_width, len(FACTORS)], [self._linear, pairs, self._counts])
+        self.stream: I64 = np.repeat(np.arange(len(target.scores)), bets_of)
 
-    def bets(self) -> Bets:
-        """As the account wants them: flat, G streams first."""
-        return Bets(self.stream, self.weight / self.weight.sum(), np.full(len(self.weight), LEAK))
-
-    def odds(self, null: Null, noise: DesignEffect, season: float, tilt: F64) -> Odds:
-        """Compile for judging. `season` is the daily swing (σ) that slips past the memory, `tilt` (P,) its factor on
-        rates (see season.py)."""
-        own = noise.pooled[: self._sums]
-        mean, spread = null.mean_and_spread()
-        known = np.sqrt(1 / BLOCK + own / null.m)
+    def prices(self, noise: DesignEffect, season: float, tilt: F64) -> Prices:
+        """For the design effect as it stands. `season` is the daily swing (σ) that slips past the memory, `tilt` (P,)
+        its factor on rates (see season.py)."""
         level = noise.v[STEP_LEVEL, : self._sums].T
-        penalty = np.hstack([level, level]) * (BETS**2 / 2 + self._excess)
+        of_pairs = level[self._linear :, : len(_PAIR_STEPS)]
+        penalty = np.tile(level[: self._linear], 2) * (BETS**2 / 2 + self._excess)
+        pair_penalty = np.tile(of_pairs, 2) * (PAIR_BETS**2 / 2 + self._pair_excess)
         if season > 0:
             penalty += np.abs(BETS) * np.sqrt(BLOCK) * season
-        of_counts = noise.pooled[self._sums :]
-        a, b = null.k / of_counts, null.b / of_counts
+            pair_penalty += np.abs(PAIR_BETS) * np.sqrt(BLOCK) * season
         raised = tilt[:, None] ** np.where(FACTORS > 1, 1, -1)
-        room = 1 - BLOCK * raised * (FACTORS - 1) / b[:, None]
+        inverse = 1 / noise.v[FACTOR_LEVEL, self._sums :].T
+        slope = np.concatenate([self._bets_on_sums, (np.log(FACTORS) * inverse).ravel()])
+        base = np.concatenate([-penalty.ravel(), -pair_penalty.ravel(), np.zeros(inverse.size)])
+        room = BLOCK * raised * (FACTORS - 1)
+        return Prices(Line(self.stream, slope, base), inverse, room, noise.pooled)
+
+    def odds(self, null: Null, prices: Prices) -> Odds:
+        """Compile for judging. Further bets may follow those of this family in the line of `prices`."""
+        mean, spread = null.mean_and_spread()
+        known = np.sqrt(1 / BLOCK + prices.pooled[: self._sums] / null.m)
+        of_counts = prices.pooled[self._sums :]
+        room = 1 - prices.room * (of_counts / null.b)[:, None]
         # where the null is too small for a factor there is no bet: E = 1
-        v = np.where(room > _MIN_ROOM, noise.v[FACTOR_LEVEL, self._sums :].T, np.inf)
+        on = room > _MIN_ROOM
+        cost = (null.k / of_counts)[:, None] * np.log(np.maximum(room, _MIN_ROOM)) * prices.inverse
+        slope, base = prices.line.slope.copy(), prices.line.base.copy()
+        of_counts_at = slice(self._counts_at, len(self.weight))
+        slope[of_counts_at] *= on.ravel()
+        base[of_counts_at] = (cost * on).ravel()
         expected = BLOCK * null.k / null.b
         return Odds(
+            line=Line(prices.line.source, slope, base),
             mean=mean,
             scale=1 / (spread * known),
             learn=known / np.sqrt(1 / BLOCK + 1 / null.m),
-            penalty=penalty,
-            slope=np.log(FACTORS) / v,
-            base=a[:, None] * np.log(np.maximum(room, _MIN_ROOM)) / v,
             expected=expected,
             spread=1 / np.sqrt(expected + 1e-3),
         )
 
-    def judge(self, odds: Odds, sums: F64, counts: F64) -> tuple[F64, F64]:
-        """For blocks of sums (blocks, G) and counts (blocks, P): log e (blocks, bets) and residuals (blocks, G + P).
-
-        Elementwise and exact in every step, so equal for any number of blocks at a time.
-        """
-        blocks, width = len(sums), len(BETS)
-        z = np.clip((sums / BLOCK - odds.mean) * odds.scale, -_MAX_Z, _MAX_Z)
-        log_e = np.empty((blocks, len(self.stream)))
-        on_sums = log_e[:, : self._sums * width].reshape(blocks, self._sums, width)
-        on_counts = log_e[:, self._sums * width :].reshape(blocks, self._counts, len(FACTORS))
-        np.multiply(z[:, :, None], BETS, out=on_sums)
-        np.subtract(on_sums, odds.penalty, out=on_sums)
-        np.multiply(counts[:, :, None], odds.slope, out=on_counts)
-        np.add(on_counts, odds.base, out=on_counts)
-        np.minimum(log_e, _MAX_LOG_E, out=log_e)
+    def look(self, odds: Odds, sums: F64, counts: F64) -> tuple[F64, F64]:
+        """For blocks of sums (blocks, G) and counts (blocks, P): z (blocks, G) and residuals (blocks, G + P).
+        Elementwise and exact in every step, so equal for any number of blocks at a time."""
+        z = (sums / BLOCK - odds.mean) * odds.scale
         residual = np.hstack([z * odds.learn, (counts - odds.expected) * odds.spread])
-        return log_e, np.clip(residual, -_MAX_Z, _MAX_Z)
+        np.clip(residual, -KEPT_Z, KEPT_Z, out=residual)
+        return np.clip(z, -MAX_Z, MAX_Z, out=z), residual
 
 
-def _stream_weights(target: Target) -> F64:
-    """(G + P,) summing to 1."""
+def log_e_values(line: Line, seen: F64) -> F64:
+    """(blocks, bets) log e of bets that look at `seen` (blocks, x)."""
+    log_e: F64 = np.take(seen, line.source, axis=1)
+    np.multiply(log_e, line.slope, out=log_e)
+    np.add(log_e, line.base, out=log_e)
+    return np.minimum(log_e, _MAX_LOG_E, out=log_e)
+
+
+def joined(one: Line, two: Line) -> Line:
+    """The bets of both."""
+    return Line(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+
+
+def stream_weights(target: Target, split: dict[Family, float]) -> F64:
+    """(G + P,) summing to 1: what `split` gives each family, equal over its columns, then over their streams."""
     weight: F64 = np.zeros(len(target.scores))
-    for i, family in enumerate(FAMILIES):
-        own = target.family == i
-        columns = np.unique(target.column[own])
-        for column in columns.tolist():
-            mine = own & (target.column == column)
-            weight[mine] = SPLIT[family] / len(columns) / mine.sum()
+    place = np.where(target.family == FAMILIES.index("pair"), -1 - np.arange(len(weight)), target.column)
+    for family, share in split.items():
+        own = target.family == FAMILIES.index(family)
+        places = np.unique(place[own])
+        for one in places.tolist():
+            mine = own & (place == one)
+            weight[mine] = share / len(places) / mine.sum()
     weight /= weight.sum()
     return weight
 
 
-def _smoothed(share: F64, rows: int) -> F64:
+def smoothed(share: F64, rows: int) -> F64:
     """Half a row more, spread over all bins: a bin that is empty in the reference is not impossible."""
     p: F64 = share + 0.5 / rows / len(share)
     p /= p.sum()
     return p
+
+
+def _factor_shares(target: Target) -> F64:
+    """(P, factors) how a stream's weight is split over its factors."""
+    slow = np.isin(target.family[target.sums :], [FAMILIES.index("tail"), FAMILIES.index("rare")])
+    return np.where(slow[:, None], _SLOW_FACTORS, _FAST_FACTORS)

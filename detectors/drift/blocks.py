@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.base import F64, I64, U8, Batch, Page
-from detectors.drift.target import BLOCK, Target
+from detectors.drift.scores import BLOCK
+from detectors.drift.target import Target
 from detectors.numeric import as_counts, clipped, valid
 from detectors.views.bins import I16
 
@@ -43,6 +44,21 @@ class Blocks:
             self.raw_n[first:last], self.raw_sum[first:last], self.raw_square[first:last],
             self.opened[first:last], self.closed[first:last], self.elapsed[first:last], self.row[first:last],
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Totals:
+    """What some blocks sum up to: sums and squares (G,), counts (P,)."""
+
+    blocks: int
+    sums: F64
+    squares: F64
+    counts: F64
+
+
+def no_totals(target: Target) -> Totals:
+    """Of no block."""
+    return Totals(0, np.zeros(target.sums), np.zeros(target.sums), np.zeros(target.counts))
 
 
 class BlockCutter:

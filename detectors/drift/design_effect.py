@@ -13,7 +13,8 @@ import math
 import numpy as np
 
 from detectors.base import F64, I64, Bool, Page
-from detectors.drift.target import FAMILIES, Family, Target
+from detectors.drift.scores import FAMILIES, Family
+from detectors.drift.target import Target
 from detectors.numeric import trimmed_chi2_means
 
 HORIZONS = 2 ** np.arange(7)
@@ -22,8 +23,8 @@ FLOOR = np.array([1.3, 1.6, 2.2, 3.0, 4.0, 4.5, 4.5])
 """Least v of location at each horizon at the start; falls with the square of what is left of FLOOR_BLOCKS."""
 FLOOR_BLOCKS = 160
 EXCESS: dict[Family, float] = {
-    "loc": 1.0, "scale": 0.5, "cat": 0.6, "tail": 0.45, "rare": 0.45, "new": 0.45, "missing": 0.45, "range": 0.3,
-    "type": 0.45,
+    "loc": 1.0, "scale": 0.5, "shape": 0.3, "cat": 0.6, "pair": 0.35, "tail": 0.45, "rare": 0.45, "new": 0.45,
+    "missing": 0.45, "range": 0.3, "type": 0.45,
 }  # fmt: skip
 """Share of the floor's excess over 1 that each family gets."""
 _FIRST = 1.2
@@ -57,14 +58,22 @@ class DesignEffect:
 
     def learn(self, residual: F64, latched: Bool) -> None:
         """Take the residuals (streams,) of one block that is old enough not to be a change still being found."""
-        self._part += residual
         self._phase += 1
+        silent = latched if latched.any() else None
+        total: F64 = residual
         for level, horizon in enumerate(HORIZONS.tolist()):
-            if self._phase % horizon:
-                break
-            variance = np.minimum(self._part[level] ** 2 / horizon, _CLIP * self.v[level])
-            self._total[level] += np.where(latched, self.v[level], variance)
-            self._part[level] = 0
+            if level:
+                part = self._part[level]
+                part += total
+                if self._phase % horizon:
+                    break
+                total = part.copy()
+                part[:] = 0
+            v = self.v[level]
+            variance = np.minimum(total * total / horizon, _CLIP * v)
+            if silent is not None:
+                variance[silent] = v[silent]
+            self._total[level] += variance
             self._windows[level] += 1
             if self._windows[level] > _MAX_WINDOWS:
                 self._total[level] *= 0.5
@@ -131,5 +140,5 @@ class DesignEffect:
         ordered = np.sort(self._total[level, telling] / windows)
         kept = max(1, math.ceil(0.9 * len(ordered)))
         correction = trimmed_chi2_means(_MAX_WINDOWS + 1)[int(windows) - 1] if kept < len(ordered) else 1.0
-        trimmed = float(ordered[:kept].mean()) / correction
+        trimmed = float(ordered[:kept].sum()) / kept / correction
         return (windows * trimmed + _PRIOR_WINDOWS * prior) / (windows + _PRIOR_WINDOWS)

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detectors.base import Explanation, Measure
 from detectors.drift.history import History
-from detectors.drift.target import BLOCK, Target
+from detectors.drift.onset import Story
+from detectors.drift.pairs import LABEL
+from detectors.drift.scores import BLOCK, INDICATORS, Score
+from detectors.drift.target import Target
 from detectors.quality.units import Moments, unit_factor
 
 UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
 _UNIT_BLOCKS = 4
-_SLACK = 2
-"""Blocks by which an estimated onset is usually off (statistics: 1-2 blocks at one standard deviation)."""
+_LEAST_VARIANCE = 0.05
 
 
 def explain_blocks(
-    detector: str, target: Target, history: History, streams: Sequence[int], onset: int, end: int
+    detector: str, target: Target, history: History, streams: Sequence[int], story: Story
 ) -> Explanation:
-    """Explain by blocks `onset` to `end` (exclusive), all of them still in `history`, strongest stream first."""
-    onset = max(min(onset, end - 1), 0)
-    since, until = history.times(onset)[0], history.times(end - 1)[1]
-    earliest = history.times(max(onset - _SLACK, history.first))[0] if onset > history.first else since
-    latest = history.times(min(onset + _SLACK, end - 1))[1]
+    """Explain by the blocks of `story`, all of them still in `history`, strongest stream first."""
+    since, until = history.times(story.first)[0], history.times(story.end - 1)[1]
     measures = []
     for stream in streams:
-        observed, expected, unit, n = _numbers(target, history, stream, onset, end)
+        observed, expected, unit, n = _numbers(target, history, stream, story.first, story.end)
         score = target.scores[stream]
         measures.append(
             Measure(
                 detector, score.stream.name, observed, expected, unit, n, since, until,
-                score.stream.fields[0], score.label,
+                " × ".join(score.stream.fields), score.label,
             )
         )  # fmt: skip
-    measures += _units(detector, target, history, streams, onset, end)
-    return Explanation(since, (min(earliest, since), max(latest, since)), tuple(measures))
+    measures += _units(detector, target, history, streams, story.first, story.end)
+    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures))
 
 
 def _units(
@@ -45,6 +44,7 @@ def _units(
     """Numeric columns that look like the target's in another unit, by the last blocks: the first may be mixed."""
     first = max(min(onset + 1, end - 1), end - _UNIT_BLOCKS)
     made = []
+    streams = [s for s in streams if target.scores[s].family != "pair"]
     for column in dict.fromkeys(target.scores[s].column for s in streams):
         if column >= len(target.raw_mean):
             continue
@@ -64,12 +64,40 @@ def _units(
 def _numbers(target: Target, history: History, stream: int, onset: int, end: int) -> tuple[float, float, str, int]:
     """Observed, expected, unit, events."""
     score = target.scores[stream]
-    if score.family not in ("loc", "scale"):
-        n = (end - onset) * BLOCK
-        return history.count(stream, onset, end) / n, float(target.share[stream]), "share", n
+    whole = (end - onset) * BLOCK
+    if score.family in INDICATORS:
+        return history.count(stream, onset, end) / whole, float(target.share[stream]), "share", whole
+    if score.family == "shape":
+        return history.mean(stream, onset, end), float(target.mean[stream]), "third moment", whole
+    if score.family == "pair":
+        return (*_correlations(target, history, score, onset, end), LABEL, whole)
     n, total, square = history.raw(score.column, onset, end)
     mean = total / n if n else 0.0
     if score.family == "loc":
         centre = float(target.raw_mean[score.column])
         return centre + mean, centre, "mean", n
     return math.sqrt(max(square / n - mean * mean, 0.0)) if n else 0.0, float(target.raw_sd[score.column]), "sd", n
+
+
+def _correlations(target: Target, history: History, pair: Score, onset: int, end: int) -> tuple[float, float]:
+    """Correlation of the normal scores of a pair: in these blocks, and under the target."""
+    wanted = {("loc", pair.column), ("loc", pair.other), ("scale", pair.column), ("scale", pair.other)}
+    streams = {key: i for i, s in enumerate(target.scores[: target.linear]) if (key := (s.family, s.column)) in wanted}
+    product = next(i for i, s in enumerate(target.scores) if s is pair)
+
+    def correlation(means: Mapping[int, float]) -> float:
+        """From the mean product of scores standardised under the target, and what their means and spreads are now."""
+        expected, centre, spread = means[product], 1.0, 1.0
+        for column in (pair.column, pair.other):
+            loc, scale = streams["loc", column], streams.get(("scale", column))
+            own = float(target.spread[loc])
+            centre *= (means[loc] - float(target.mean[loc])) / own
+            if scale is not None:
+                spread *= math.sqrt(max(means[scale] + 1 - means[loc] ** 2, _LEAST_VARIANCE)) / own
+        return min(max((expected - centre) / spread, -1.0), 1.0)
+
+    needed = [*streams.values(), product]
+    return (
+        correlation({i: history.mean(i, onset, end) for i in needed}),
+        correlation({i: float(target.mean[i]) for i in needed}),
+    )

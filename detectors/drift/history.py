@@ -1,7 +1,7 @@
 """The last 52 blocks of a model in groups of four: residuals, counts and raw sums of each block, null of each group.
 
 Needed to find an onset, to go back to the null before it, and to tell an incident in the fields' own units. Stored by
-group, so that a quiet model writes only the groups that changed.
+group, so that a quiet model writes only the groups that changed, and nulls in four bytes a number.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import F64, Page
+from detectors.drift.bets import MAX_Z
 from detectors.drift.blocks import Blocks
-from detectors.drift.null import FIELDS, Null
+from detectors.drift.null import FIELDS, MIN_VARIANCE, Null
+from detectors.drift.scores import BLOCK, INDICATORS
 from detectors.drift.target import Target
 from detectors.numeric import as_counts
 
@@ -32,7 +34,7 @@ class History:
     def __init__(self, target: Target) -> None:
         streams, numeric = len(target.scores), len(target.limit)
         self.first = 0
-        indicators = [i for i, s in enumerate(target.scores) if s.family not in ("loc", "scale")]
+        indicators = [i for i, s in enumerate(target.scores) if s.family in INDICATORS]
         self._shares = np.array(indicators, np.int64)
         self._share_of = {i: n for n, i in enumerate(indicators)}
         self._sums = target.sums
@@ -45,7 +47,7 @@ class History:
             "times": np.zeros((_CAPACITY, 2)),
         }
         widths = {"m": target.sums, "s1": target.sums, "s2": target.sums, "k": target.counts, "b": target.counts}
-        self._nulls: dict[str, F64] = {name: np.zeros((GROUPS, width)) for name, width in widths.items()}
+        self._nulls = {name: np.zeros((GROUPS, width), np.float32) for name, width in widths.items()}
         self._start = np.full(GROUPS, -1, np.int64)
         self._changed: set[int] = set()
 
@@ -68,13 +70,21 @@ class History:
         self._changed.update((at // GROUP).tolist())
 
     def residuals(self, block: int) -> F64:
-        """(streams,) of one block that is still kept."""
-        return np.array(self._blocks["residual"][block % _CAPACITY], np.float64)
+        """(streams,) of one block that is still kept, clipped as bets are."""
+        kept: F64 = self._blocks["residual"][block % _CAPACITY].astype(np.float64)
+        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
 
     def path(self, stream: int, end: int) -> F64:
-        """Residuals of one stream from `first` to `end` (exclusive), oldest first."""
+        """Residuals of one stream from `first` to `end` (exclusive), oldest first, clipped as bets are."""
         at = np.arange(self.first, end) % _CAPACITY
-        return np.array(self._blocks["residual"][at, stream], np.float64)
+        kept: F64 = self._blocks["residual"][at, stream].astype(np.float64)
+        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
+
+    def total(self, first: int, end: int) -> F64:
+        """(streams,) sum of the residuals of these blocks, clipped as bets are."""
+        kept = np.clip(self._blocks["residual"][np.arange(first, end) % _CAPACITY], -MAX_Z, MAX_Z)
+        total: F64 = kept.sum(axis=0, dtype=np.float64)
+        return total
 
     def count(self, stream: int, first: int, end: int) -> int:
         """Events in blocks `first` to `end` (exclusive) that an indicator stream counted."""
@@ -91,17 +101,30 @@ class History:
             float(rows["raw_square"][at, column].sum()),
         )
 
+    def mean(self, stream: int, first: int, end: int) -> float:
+        """Mean score of a G stream over these blocks, from their residuals and nulls."""
+        blocks = np.arange(first, end)
+        group = blocks // GROUP % GROUPS
+        m, s1, s2 = (self._nulls[name][group, stream].astype(np.float64) for name in ("m", "s1", "s2"))
+        spread = np.sqrt(np.maximum(s2 / m - (s1 / m) ** 2, MIN_VARIANCE))
+        residual = self._blocks["residual"][blocks % _CAPACITY, stream]
+        return float(np.mean(s1 / m + residual * spread * np.sqrt(1 / BLOCK + 1 / m)))
+
     def times(self, block: int) -> tuple[float, float]:
         """Event times of first and last event of a block."""
         opened, closed = self._blocks["times"][block % _CAPACITY].tolist()
         return opened, closed
+
+    def oldest(self, end: int) -> int:
+        """The oldest block still kept when `end` is the next to come."""
+        return max(0, (end + GROUP - 1) // GROUP * GROUP - _CAPACITY)
 
     def null_before(self, block: int) -> dict[str, F64]:
         """The null of the last group that began at or before `block`, else of the oldest kept."""
         kept = np.flatnonzero(self._start >= 0)
         early = kept[self._start[kept] <= block]
         slot = int(early[np.argmax(self._start[early])] if len(early) else kept[np.argmin(self._start[kept])])
-        return {name: nulls[slot] for name, nulls in self._nulls.items()}
+        return {name: nulls[slot].astype(np.float64) for name, nulls in self._nulls.items()}
 
     def dirty(self) -> dict[str, Page]:
         """Pages of the groups changed since the last call."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from detectors.base import F64, Bool, Page
-from detectors.drift.target import BLOCK, FAMILIES, Target
+from detectors.drift.scores import BLOCK, FAMILIES
+from detectors.drift.target import Target
 
 MAX_LATE_BLOCKS = 20
 """Counts are absorbed this late: a rate of 1 % doubles in its own memory before 300 events have shown 6 %."""
-_MIN_VARIANCE = 1e-4
+MIN_VARIANCE = 1e-4
 _FAULTS = ("new", "missing", "type")
 _FAULT_MEMORY = 4.0
 """Faults are rarer than seasons: their memory is longer by this factor."""
@@ -41,7 +42,7 @@ class Null:
     def mean_and_spread(self) -> tuple[F64, F64]:
         """Mean and standard deviation of one score (G,)."""
         mean = self.s1 / self.m
-        return mean, np.sqrt(np.maximum(self.s2 / self.m - mean * mean, _MIN_VARIANCE))
+        return mean, np.sqrt(np.maximum(self.s2 / self.m - mean * mean, MIN_VARIANCE))
 
     def absorb(self, blocks: int, sums: F64, squares: F64, counts: F64, learning: Bool) -> None:
         """Take the totals of `blocks` blocks into the streams that are `learning` (G + P,); counts wait their turn."""

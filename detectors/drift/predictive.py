@@ -2,12 +2,14 @@
 
 Four blocks share one null; it takes them in when the four are complete, so results depend on event numbers only, not
 on how events were cut into batches. After an alarm the null of the latched streams goes back to before the onset and
-nothing is learnt while the incident is fresh.
+nothing is learnt while the incident is fresh. A second family of bets holds the same blocks against the target alone:
+it finds what the first one forgets, slow drift and gaps between the target and live traffic.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from detectors.base import (
     F64,
+    Alarm,
     Batch,
     Bets,
     Bool,
@@ -25,22 +28,26 @@ from detectors.base import (
     Explanation,
     Latch,
     Page,
-    StateError,
     Stream,
     Verdict,
     Views,
     register,
 )
-from detectors.drift.bets import ChangeBets, Odds
-from detectors.drift.blocks import BlockCutter, Blocks
+from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
+from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
+from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
 from detectors.drift.history import GROUP, History
 from detectors.drift.null import Null, memory_of
-from detectors.drift.onset import best_split
+from detectors.drift.onset import Story, best_split, story_of
 from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
+from detectors.drift.runs import Runs
+from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
-from detectors.drift.target import BLOCK, target
+from detectors.drift.stored import check_pages
+from detectors.drift.target import target
+from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
 from detectors.drift.warm import learn_ordered
 
 LAG = 40
@@ -64,26 +71,17 @@ class Params:
     """Events the null remembers; 0 takes 4,000 · √(events a day / 100,000) between 1,000 and 8,000."""
 
 
-@dataclass(slots=True)
-class _Totals:
-    """What the blocks of the open group sum up to."""
-
-    blocks: int
-    sums: F64
-    squares: F64
-    counts: F64
-
-
 @register
 class PredictiveDrift(Detector):
-    """Location, scale, categories, tails, missing, not-a-number, out of range and new values of every column."""
+    """Location, scale, shape, categories, tails, missing, not-a-number, out of range and new values of every column,
+    and correlations of pairs of numeric columns."""
 
     name = "predictive_drift"
     kind = "feature_drift"
     raises = ("feature_drift", "prediction_drift", "data_quality")
     scope = "feature"
     inputs = frozenset({"features", "reference"})
-    state_version = 1
+    state_version = 2
     views = ("bins",)
     account = "drift"
     share = 0.85
@@ -93,6 +91,8 @@ class PredictiveDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         self._bets = ChangeBets(self._target)
+        self._target_bets = TargetBets(self._target, params.season_swing)
+        self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
         self._swing = slipping_swing(params.season_swing, self._memory, context.events_per_day)
         self._begin()
@@ -106,6 +106,8 @@ class PredictiveDrift(Detector):
             learn_ordered(self.context.reference, self._target, self._noise)
         self._history = History(self._target)
         self._cutter = BlockCutter(self._target)
+        self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
+        self._runs = Runs(streams)
         self._block = 0
         """Number of the next block to be judged."""
         self._lived = 0.0
@@ -115,11 +117,12 @@ class PredictiveDrift(Detector):
         self._season = self._swing
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
-        self._totals = self._no_totals()
+        self._totals = no_totals(self._target)
+        self._prices: tuple[Prices, Line] | None = None
         self._odds: Odds | None = None
         self._piece: tuple[Blocks, F64] | None = None
         self._consumed = 0
-        self._story = (0, 1)
+        self._story = Story(0, 1, 0.0, 0.0, 0.0)
         self._changed = False
         self._noise_changed = True
 
@@ -127,7 +130,10 @@ class PredictiveDrift(Detector):
         return self._target.streams
 
     def bets(self) -> Bets:
-        return self._bets.bets()
+        change, gap = self._bets, self._target_bets
+        leak = np.repeat([LEAK, TARGET_LEAK], [len(change.weight), len(gap.weight)])
+        weight = np.concatenate([(1 - SHARE) * change.weight, SHARE * gap.weight])
+        return Bets(np.concatenate([change.stream, gap.stream]), weight / weight.sum(), leak)
 
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence]:
         """Evidence for the blocks that `batch` completes, at most a group at a time; then recoveries of the group."""
@@ -154,15 +160,14 @@ class PredictiveDrift(Detector):
             self._settle(verdict.consumed)
         if verdict.alarm is not None:
             led = verdict.alarm.detector == self.name
-            self._alarmed([latch for latch in verdict.latched if latch.detector == self.name], led)
+            self._alarmed([latch for latch in verdict.latched if latch.detector == self.name], verdict.alarm, led)
         open_again = {latch.key for latch in verdict.recovered if latch.detector == self.name}
         if open_again:
             self._recovered(open_again)
 
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Numbers since the onset of the last alarm, expected ones from the target."""
-        onset, end = self._story
-        return explain_blocks(self.name, self._target, self._history, streams, onset, end)
+        return explain_blocks(self.name, self._target, self._history, streams, self._story)
 
     def dirty(self) -> dict[str, Page]:
         pages = self._history.dirty()
@@ -175,7 +180,7 @@ class PredictiveDrift(Detector):
         return pages
 
     def restore(self, pages: Mapping[str, Page]) -> None:
-        self._check(pages)
+        check_pages(self.name, pages, {"state": self._page(), "noise": self._noise.page()}, self._history.shapes())
         self._begin()
         self._history.load(pages)
         if "noise" in pages:
@@ -193,17 +198,29 @@ class PredictiveDrift(Detector):
             self._tilt = rate_tilt(self._null, self._season)
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             self._next_refresh = self._block + (_REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH)
+            self._departure.settle(known and self._block >= LEAST_BLOCKS)
+            self._prices = None
             self._noise_changed = True
         self._history.open_group(self._block, self._null)
         self._odds = None
 
     def _judge(self, piece: Blocks, start: int) -> Evidence:
         if self._odds is None:
-            self._odds = self._bets.odds(self._null, self._noise, self._season, self._tilt)
-        log_e, residual = self._bets.judge(self._odds, piece.sums, piece.counts)
+            self._odds = self._bets.odds(self._null, self._priced()[0])
+        z, residual = self._bets.look(self._odds, piece.sums, piece.counts)
+        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.sums)])
+        log_e = log_e_values(self._odds.line, seen)
         self._piece = (piece, residual)
         self._consumed = 0
         return Evidence(self.name, log_e, piece.elapsed, piece.row, start + piece.row)
+
+    def _priced(self) -> tuple[Prices, Line]:
+        """Prices of all bets, and the line of those against the target alone."""
+        if self._prices is None:
+            against_target = self._target_bets.line(self._noise, self._departure.usual)
+            prices = self._bets.prices(self._noise, self._season, self._tilt)
+            self._prices = (prices._replace(line=joined(prices.line, against_target)), against_target)
+        return self._prices
 
     def _settle(self, consumed: int) -> None:
         """Keep the first `consumed` blocks of the piece last judged; nothing when that was done already."""
@@ -226,10 +243,12 @@ class PredictiveDrift(Detector):
 
     def _close_group(self) -> None:
         """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
-        totals, self._totals = self._totals, self._no_totals()
+        totals, self._totals = self._totals, no_totals(self._target)
         fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
-        if totals.blocks and not fresh:
-            self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
+        if totals.blocks:
+            self._compare(totals, fresh)
+            if not fresh:
+                self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
         self._odds = None
         while self._block - self._history.first > min(LAG, max(8, self._block // 4)):
             if not fresh:
@@ -237,33 +256,68 @@ class PredictiveDrift(Detector):
                 self._noise_changed = True
             self._history.first += 1
 
-    def _no_totals(self) -> _Totals:
-        g, p = self._target.sums, self._target.counts
-        return _Totals(0, np.zeros(g), np.zeros(g), np.zeros(p))
+    def _compare(self, totals: Totals, fresh: bool) -> None:
+        """Hold the group against null and target: since when it departs, and by how much it usually does."""
+        bets, n = self._target_bets, totals.blocks
+        opened = self._history.times(self._block - n)[0]
+        self._runs.follow(self._history.total(self._block - n, self._block), n, opened)
+        self._departure.follow(bets.joint(self._priced()[1], n, totals.sums, totals.counts), opened)
+        if not fresh:
+            self._departure.learn(n, bets.departure(totals.sums / n), ~self._latched[bets.sums], opened)
 
     # --- alarms and recoveries -------------------------------------------------------------------------------------
 
-    def _alarmed(self, latches: Sequence[Latch], led: bool) -> None:
+    def _alarmed(self, latches: Sequence[Latch], alarm: Alarm, led: bool) -> None:
         for latch in latches:
-            split = best_split(self._history.path(latch.leading, self._block))
-            onset = self._block - split.blocks
-            self._story = (onset, self._block)
-            rate = 0.0
-            if latch.leading >= self._target.sums:
-                rate = self._history.count(latch.leading, onset, self._block) / max(split.blocks, 1) / BLOCK
-            self._faults.append(Fault(latch.key, latch.streams, latch.leading, split.shift, rate, not led))
             streams = np.zeros(len(self._latched), np.bool_)
             streams[list(latch.streams)] = True
-            if self._block:
-                self._null.go_back(self._history.null_before(max(onset - 2, 0)), streams)
+            if led and alarm.leading_bet >= self._split:
+                shift, rate = self._departed(latch.leading, alarm.leading_bet)
+                self._null.go_back(Null(self._target, self._memory).snapshot(), streams)
+            else:
+                shift, rate = self._changed_at(latch.leading)
+                if self._block:
+                    self._null.go_back(self._history.null_before(max(self._story.first - 2, 0)), streams)
+            self._faults.append(Fault(latch.key, latch.streams, latch.leading, shift, rate, not led))
             self._latched |= streams
         self._forget_recent()
         self._last_alarm = self._block
+
+    def _changed_at(self, leading: int) -> tuple[float, float]:
+        """Tell the story of an alarm of the change family. Shift and rate of the fault."""
+        v = max(float(self._noise.v[-1, leading]), 1.0)
+        split = best_split(self._history.path(leading, self._block), v)
+        began = self._runs.since(leading, split.shift) if split.most >= LAG else None
+        self._story = story_of(self._history, split, self._block, began)
+        return split.shift, self._rate(leading)
+
+    def _departed(self, leading: int, bet: int) -> tuple[float, float]:
+        """Tell the story of an alarm of the target family: the last blocks say how far it is, its CUSUM since when.
+        The shift is in residuals against the target, to which the null goes back."""
+        of_stream = np.flatnonzero(self._target_bets.stream == leading)
+        place = int(np.searchsorted(self._target_bets.sums, leading)) if leading < self._target.sums else None
+        times = self._departure.since(bet - self._split, of_stream, place)
+        first = max(self._block - LAG, self._history.oldest(self._block), 0)
+        self._story = Story(first, self._block, *times)
+        if leading >= self._target.sums:
+            return 0.0, self._rate(leading)
+        distance = self._history.mean(leading, first, self._block) - float(self._target.mean[leading])
+        error = math.sqrt(1 / BLOCK + 1 / self._target.effective)
+        return distance / float(self._target.spread[leading]) / error, 0.0
+
+    def _rate(self, leading: int) -> float:
+        """Events a counted stream has counted per event in the blocks of the story."""
+        if leading < self._target.sums:
+            return 0.0
+        blocks = max(self._story.end - self._story.first, 1)
+        return self._history.count(leading, self._story.first, self._story.end) / blocks / BLOCK
 
     def _recovered(self, keys: set[str]) -> None:
         for fault in self._faults:
             if fault.key in keys:
                 self._latched[list(fault.streams)] = False
+                self._departure.restart(np.isin(self._target_bets.stream, fault.streams))
+                self._runs.restart(np.isin(np.arange(len(self._latched)), fault.streams))
         self._faults = [f for f in self._faults if f.key not in keys]
         self._forget_recent()
         self._noise.drop_open_windows()
@@ -272,7 +326,7 @@ class PredictiveDrift(Detector):
     def _forget_recent(self) -> None:
         """What led to an alarm or a recovery is learnt neither as noise nor as normal."""
         self._history.first = self._block
-        self._totals = self._no_totals()
+        self._totals = no_totals(self._target)
         self._null.drop_waiting()
         self._odds = None
         self._changed = True
@@ -281,7 +335,7 @@ class PredictiveDrift(Detector):
         v = max(float(self._noise.v[_RECOVERY_LEVEL, fault.leading]), 1.0)
         j = fault.leading - self._target.sums
         if j < 0:
-            return gain_of_sum(float(residual[fault.leading]), fault.shift) / v
+            return gain_of_sum(min(max(float(residual[fault.leading]), -MAX_Z), MAX_Z), fault.shift) / v
         null = float((self._null.k[j] + 0.2) / self._null.b[j])
         return gain_of_count(float(counts[j]), fault.rate, null) / v
 
@@ -298,12 +352,16 @@ class PredictiveDrift(Detector):
 
     def _page(self) -> Page:
         faults = json.dumps([asdict(f) for f in self._faults]).encode()
-        numbers = [self._block, self._history.first, self._next_refresh, self._last_alarm, *self._story]
+        story = self._story
+        numbers = [self._block, self._history.first, self._next_refresh, self._last_alarm, story.first, story.end]
         return {
             **self._null.page(),
             **self._cutter.page(),
+            **self._departure.page(),
+            **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
             "season": np.array([self._lived, self._season]),
+            "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
             "sums": self._totals.sums.copy(),
             "squares": self._totals.squares.copy(),
@@ -316,33 +374,12 @@ class PredictiveDrift(Detector):
         self._cutter.load(page)
         block, first, refresh, alarm, onset, end, blocks = (int(x) for x in page["numbers"])
         self._block, self._history.first, self._next_refresh, self._last_alarm = block, first, refresh, alarm
-        self._story = (onset, end)
+        self._story = Story(onset, end, *(float(x) for x in page["story"]))
+        self._departure.load(page)
+        self._runs.load(page)
         self._lived, self._season = (float(x) for x in page["season"])
         self._tilt = page["tilt"].astype(np.float64)
-        self._totals = _Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
+        self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):
             self._faults.append(Fault(**{**fault, "streams": tuple(fault["streams"])}))
             self._latched[list(fault["streams"])] = True
-
-    def _check(self, pages: Mapping[str, Page]) -> None:
-        """StateError when arrays are missing or do not fit this model's streams. Changes nothing."""
-        state, group = _shapes(self._page()), self._history.shapes()
-        for name, page in pages.items():
-            wanted = state if name == "state" else _shapes(self._noise.page()) if name == "noise" else group
-            found = _shapes(page)
-            if {k: _fixed(k, v) for k, v in found.items()} != {k: _fixed(k, v) for k, v in wanted.items()}:
-                differ = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-                raise StateError(f"{self.name}: page {name!r} does not fit the reference in {', '.join(differ)}")
-
-
-def _shapes(page: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in page.items()}
-
-
-def _fixed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The part of a shape that must agree: the first axis of waiting things varies."""
-    return (
-        shape[1:]
-        if name in ("waiting", "late", "wait_bins", "wait_raw", "wait_valid", "wait_time", "faults")
-        else shape
-    )

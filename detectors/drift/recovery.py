@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detectors.drift.target import BLOCK
+from detectors.drift.scores import BLOCK
 
 _MIN_SHIFT, _MAX_SHIFT = 0.2, 1.25
 _MIN_FACTOR = 1.2

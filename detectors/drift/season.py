@@ -9,7 +9,7 @@ import numpy as np
 from detectors.base import F64
 from detectors.drift.bets import STEPS
 from detectors.drift.null import Null
-from detectors.drift.target import BLOCK
+from detectors.drift.scores import BLOCK
 from detectors.numeric import normal_quantile
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.drift.design_effect import DesignEffect
-from detectors.drift.target import BLOCK, Target
+from detectors.drift.scores import BLOCK
+from detectors.drift.target import Target
 from detectors.reference import Reference
 
 _MIN_VARIANCE = 1e-4

@@ -47,7 +47,8 @@ def clean(seed: int, n: int, per_day: float = PER_DAY) -> list[Batch]:
 
 
 def shifted(seed: int, n: int, at: int, drift: str = "mean1", per_day: float = PER_DAY) -> list[Batch]:
-    """`n` events that change at event `at`: mean<σ>, scale1.5, cat10pp, new<%>, missing<%>, unit10, prior10."""
+    """`n` events that change at event `at`: mean<σ>, slow<σ at the end>, scale1.5, corr<r>, cat10pp, new<%>,
+    missing<%>, unit10, prior10."""
     whole = _batch(_draw(np.random.default_rng([seed, 1]), n, at, drift), 0, per_day)
     return list(cut(whole, [CUT] * (-(-n // CUT))))
 
@@ -148,6 +149,11 @@ def _draw(rng: np.random.Generator, n: int, at: int, drift: str) -> _Table:
         z[at:, 0] += float(drift[4:])
     elif drift == "scale1.5":
         z[at:, 0] *= 1.5
+    elif drift.startswith("corr"):
+        r = float(drift[4:])
+        z[at:, 11] = r * z[at:, 0] + np.sqrt(1 - r * r) * z[at:, 11]
+    elif drift.startswith("slow"):
+        z[at:, 0] += float(drift[4:]) * np.linspace(0, 1, n - at)
     u = np.clip(ndtr(z), 0, 1 - 1e-12)
     x = np.empty((n, 12))
     x[:, 0], x[:, 1], x[:, 2], x[:, 3] = z[:, 0], 10 + 2 * z[:, 1], np.exp(z[:, 2]), 100 * np.exp(0.5 * z[:, 3])

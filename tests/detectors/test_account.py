@@ -43,6 +43,13 @@ def alarmed(made: SumAccount, log_e: Sequence[float]) -> Verdict:
     return verdict
 
 
+def test_an_alarm_names_the_strongest_bet_of_its_leading_stream() -> None:
+    made = SumAccount(1.0, PER)
+    made.register("d", streams("a", "b"), Bets(np.array([0, 0, 1, 1]), np.full(4, 0.25), np.ones(4)), 1.0)
+    alarm = alarmed(made, [12.0, 0.0, 11.0, 13.0]).alarm
+    assert alarm is not None and (alarm.leading, alarm.leading_bet) == (1, 3)
+
+
 # --- the promise ----------------------------------------------------------------------------------------------------
 
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom
 
-from detectors.base import Context
-from detectors.drift.bets import BETS, FACTORS, ChangeBets
+from detectors.base import F64, Bool, Context
+from detectors.drift.bets import BETS, FACTORS, PAIR_BETS, ChangeBets, log_e_values
 from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import best_split
 from detectors.drift.recovery import gain_of_count, gain_of_sum
+from detectors.drift.scores import BLOCK
 from detectors.drift.season import slipping_swing
-from detectors.drift.target import BLOCK, Target, target
+from detectors.drift.target import Target, target
+from detectors.numeric import exact_factors
 from tests.detectors import streams
 
 
@@ -35,12 +37,36 @@ def test_block_sums_are_those_of_the_scores(compiled: Target) -> None:
     index = compiled.binning.index(streams.join(streams.clean(3, 75)))
     sums, squares, counts = compiled.block_sums(index)
     for i, score in enumerate(compiled.scores):
-        each = score.table[index[:, score.column]].reshape(3, BLOCK)
+        if score.family == "pair":
+            both = [_factors(compiled, c)[index[:, c]] for c in (score.column, score.other)]
+            each = both[0] * both[1]
+        else:
+            each = score.table[index[:, score.column]]
+        each = each.reshape(3, BLOCK)
         if i < compiled.sums:
             assert sums[:, i].tolist() == each.sum(axis=1).tolist()
             assert squares[:, i] == pytest.approx((each**2).sum(axis=1), abs=BLOCK * 2.0**-11)
         else:
             assert counts[:, i - compiled.sums].tolist() == each.sum(axis=1).tolist()
+
+
+def _factors(compiled: Target, column: int) -> F64:
+    """Scores of a column as pairs take them: of unit variance under the target, 0 where there is no number."""
+    score = next(s for s in compiled.scores if s.column == column and s.family == "loc")
+    share = score.share[:-2] / score.share[:-2].sum()
+    mean = share @ score.table[:-2]
+    scaled = (score.table[:-2] - mean) / np.sqrt(share @ (score.table[:-2] - mean) ** 2)
+    return np.concatenate([exact_factors(scaled), [0.0, 0.0]])
+
+
+def test_sums_of_products_are_exact_at_their_largest() -> None:
+    """The largest scores there are, in blocks of 25, must not be rounded."""
+    largest = exact_factors(np.array([9.0, 4.991]))
+    block = np.resize(largest, (2, BLOCK))
+    exact = sum(int(x * 128) * int(y * 128) for x, y in block.T)
+    assert float((block.astype(np.float32) @ block.T.astype(np.float32))[0, 1]) == exact / 128**2
+    square = sum(int(x * 128) ** 2 * int(y * 128) ** 2 for x, y in block.T)
+    assert float((block**2 @ (block**2).T)[0, 1]) * 128**4 == square
 
 
 def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
@@ -51,7 +77,7 @@ def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
 
 
 def test_weights_sum_to_one(compiled: Target) -> None:
-    bets = ChangeBets(compiled).bets()
+    bets = ChangeBets(compiled)
     assert bets.weight.sum() == pytest.approx(1.0) and (bets.weight >= 0).all()
     of_stream = np.bincount(bets.stream, bets.weight, len(compiled.scores))
     assert (of_stream > 0).all()
@@ -61,11 +87,12 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     """Rate ~ Gamma(a, b), count of a block | rate Poisson: E[E] = 1 exactly where v = 1."""
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 30.0, 3_000.0
-    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
-        assert p @ np.exp(k * odds.slope[0, j] + odds.base[0, j]) == pytest.approx(1.0, rel=1e-6)
+        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:])
+        assert p @ np.exp(k * slope + base) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> None:
@@ -77,19 +104,29 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     rows = streams.reference(1).rows
     index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
     sums, _, counts = compiled.block_sums(index)
-    log_e, _ = bets.judge(bets.odds(null, noise, 0.0, np.ones(compiled.counts)), sums, counts)
-    small = np.abs(np.tile(BETS, compiled.sums)) <= 2.0  # larger bets have a mean that no sample shows
-    e = np.exp(log_e[:, : compiled.sums * len(BETS)][:, small])
+    prices = bets.prices(noise, 0.0, np.ones(compiled.counts))
+    odds = bets.odds(null, prices)
+    log_e = log_e_values(odds.line, np.hstack([bets.look(odds, sums, counts)[0], counts]))
+    pairs = compiled.sums - compiled.linear
+    bet = np.concatenate([np.tile(BETS, compiled.linear), np.tile(PAIR_BETS, pairs)])
+    small = np.abs(bet) <= 2.0  # larger bets have a mean that no sample shows
+    e = np.exp(log_e[:, : len(bet)][:, small])
     error = e.std(axis=0) / np.sqrt(len(e))
     assert (e.mean(axis=0) <= 1 + 5 * error).all() and e.mean() > 0.9
+
+
+def _on_counts(bets: ChangeBets, compiled: Target) -> Bool:
+    chosen: Bool = bets.stream >= compiled.sums
+    return chosen
 
 
 def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 1.0, 60.0
-    odds = bets.odds(null, noise, 0.0, np.ones(compiled.counts))
+    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
-    assert (odds.slope[:, bold] == 0).all() and (odds.base[:, bold] == 0).all()
+    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:])
+    assert (slope == 0).all() and (base == 0).all()
 
 
 def test_the_null_forgets_beyond_its_memory(compiled: Target) -> None:
@@ -131,7 +168,8 @@ def test_the_best_split_is_where_the_change_began() -> None:
         path[-blocks:] += 4.0
         found = best_split(path)
         assert abs(found.blocks - blocks) <= 1 and found.shift == pytest.approx(path[-found.blocks :].mean())
-    assert best_split(np.zeros(0)) == (0, 0.0)
+        assert found.fewest <= found.blocks <= found.most
+    assert best_split(np.zeros(0)) == (0, 0.0, 0, 0)
 
 
 def test_recovery_gains_under_the_old_law_and_loses_under_the_fault() -> None:

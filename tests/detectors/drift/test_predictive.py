@@ -98,6 +98,7 @@ def test_no_alarm_without_drift(rows: int) -> None:
     ("missing5", "n1", "data_quality", 600),
     ("cat10pp", "c3", "feature_drift", 600),
     ("unit10", "n3", "feature_drift", 50),
+    ("corr.6", "n11", "feature_drift", 250),
     ("prior20", SCORE, "prediction_drift", 400),
 ])  # fmt: skip
 def test_it_finds_a_change_soon_and_names_it(drift: str, column: str, kind: str, bound: int) -> None:
@@ -136,6 +137,61 @@ def test_measures_are_in_the_units_of_the_field() -> None:
     lost = shifted("missing5", 21).numeric.status[since : since + measure.n, 1] == Cell.NULL
     assert measure.observed == pytest.approx(lost.mean())
     assert measure.expected == pytest.approx((raw.status[:, 1] == Cell.NULL).mean())
+
+
+def test_a_pair_is_explained_by_its_correlation() -> None:
+    _, run = delay("corr.6", 21)
+    alarm, explanation = run.alarms[0]
+    assert run.detector.streams()[alarm.leading].fields == ("n0", "n11")
+    measure = explanation.measures[0]
+    since = round((measure.since - streams.START) * streams.PER_DAY / 86_400)
+    moved = shifted("corr.6", 21).numeric.values[since : since + measure.n]
+    assert (measure.field, measure.statistic, measure.unit) == ("n0 × n11", "correlation", "correlation")
+    assert measure.expected == pytest.approx(0.0, abs=0.1) and measure.n % 25 == 0
+    assert measure.observed == pytest.approx(np.corrcoef(moved[:, 0], moved[:, 11])[0, 1], abs=0.05)
+
+
+@pytest.mark.parametrize("drift", ["unit10", "corr.6"])
+def test_mean_scores_come_back_from_residuals(drift: str) -> None:
+    """Also where the residuals are far beyond what bets take."""
+    _, run = delay(drift, 21)
+    d, compiled = run.detector, run.detector._target
+    first, end = d._block - 20, d._block
+    index = compiled.binning.index(shifted(drift, 21))[first * 25 : end * 25]
+    sums = compiled.block_sums(index)[0]
+    found = [d._history.mean(i, first, end) for i in range(compiled.sums)]
+    assert found == pytest.approx(sums.mean(axis=0) / 25, abs=1e-4)
+
+
+def gap(events: int, after: int = 0) -> Batch:
+    """A mean that is wrong from the first of `events` events, and right for `after` more."""
+    bad = streams.join(streams.shifted(5, events, 0, "mean1"))
+    if not after:
+        return bad
+    good = streams.join(streams.clean(6, events + after))
+    return streams.join([bad, streams.part(good, events, events + after)])
+
+
+def test_a_gap_from_the_first_event_is_found_against_the_target_and_recovers() -> None:
+    run = Run(seed=5).feed(cut(gap(9_000, 4_000), 1_024))
+    assert len(run.alarms) == 1 and len(run.recoveries) == 1
+    alarm, explanation = run.alarms[0]
+    assert 1_000 < alarm.position < 9_000 and "n0" in run.fields()
+    assert alarm.leading_bet >= run.detector._split
+    assert explanation.onset < streams.START + 500 * 86_400 / streams.PER_DAY
+    measure = explanation.measures[0]
+    assert measure.field == "n0" and measure.n == 1_000 and measure.observed == pytest.approx(1.0, abs=0.1)
+    assert measure.expected == pytest.approx(0.0, abs=0.1)
+    assert 9_000 < run.recoveries[0][0] < 10_500
+
+
+def test_a_slow_drift_is_found_with_an_interval_that_begins_early() -> None:
+    whole = streams.join(streams.shifted(7, 32_000, 2_000, "slow2"))
+    run = Run(seed=7).feed(cut(whole, 1_024))
+    assert run.alarms and run.fields()[0] == "n0" and 2_000 < run.alarms[0][0].position < 17_000
+    explanation = run.alarms[0][1]
+    events = [(t - streams.START) * streams.PER_DAY / 86_400 for t in explanation.onset_interval]
+    assert 0 <= events[0] < 8_000 and events[0] <= events[1] < run.alarms[0][0].position
 
 
 def test_a_latched_field_recovers_and_can_alarm_again() -> None:
@@ -192,6 +248,13 @@ def test_floods_of_hostile_numbers_are_survived_and_found() -> None:
 # --- cuts and state -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [37, 1_024])
+def test_evidence_against_the_target_is_byte_equal_for_any_cut(size: int) -> None:
+    run, other = Run(seed=5).feed([gap(6_000, 2_000)]), Run(seed=5).feed(cut(gap(6_000, 2_000), size))
+    assert run.alarms and run.recoveries and run.log_e == other.log_e
+    assert [e for _, e in run.alarms] == [e for _, e in other.alarms]
+
+
 @pytest.mark.parametrize("size", [1, 7, 25, 1_024])
 def test_evidence_is_byte_equal_for_any_cut(size: int) -> None:
     whole = shifted("mean1", 31, 2_000, 800)
@@ -228,6 +291,21 @@ def test_a_restored_detector_goes_on_as_the_old_one(stop: int) -> None:
     one.feed([streams.part(whole, stop, len(whole))])
     two.feed([streams.part(whole, stop, len(whole))])
     assert one.log_e == two.log_e and one.alarms == two.alarms and one.alarms
+    assert _equal(one.detector.dirty()["state"], two.detector.dirty()["state"])
+
+
+@pytest.mark.parametrize("stop", [90, 3_020, 5_990, 6_120])
+def test_a_restored_detector_compares_with_the_target_as_the_old_one(stop: int) -> None:
+    whole = gap(6_000, 2_000)
+    one = Run(seed=5, params=Params(season_hours=0.5)).feed(cut(streams.part(whole, 0, stop), 90))
+    one.save()
+    two = Run(seed=5, params=Params(season_hours=0.5)).feed(cut(streams.part(whole, 0, stop), 90))
+    two.detector = PredictiveDrift(two.context, two.params)
+    two.detector.restore({name: {k: v.copy() for k, v in page.items()} for name, page in one.stored.items()})
+    for run in (one, two):
+        run.feed([streams.part(whole, stop, len(whole))])
+    assert one.log_e == two.log_e and one.alarms == two.alarms and one.alarms
+    assert one.recoveries == two.recoveries
     assert _equal(one.detector.dirty()["state"], two.detector.dirty()["state"])
 
 

@@ -1,0 +1,130 @@
+"""The scores of a column: what each watched stream adds up, as a table over the column's bins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from detectors.base import F64, Stream
+from detectors.numeric import exact_scores, exact_squares, normal_scores
+from detectors.views.bins import I16, Binning, CategoryColumn, NumericColumn
+
+Family = Literal["loc", "scale", "shape", "cat", "pair", "tail", "rare", "new", "missing", "range", "type"]
+FAMILIES: tuple[Family, ...] = (
+    "loc", "scale", "shape", "cat", "pair", "tail", "rare", "new", "missing", "range", "type",
+)  # fmt: skip
+INDICATORS = frozenset({"cat", "tail", "rare", "new", "missing", "range", "type"})
+"""Families whose score is 1 or 0: a sum over a block counts events."""
+BLOCK = 25
+"""Events a block."""
+_QUALITY = frozenset({"new", "missing", "range", "type"})
+_MAX_TAIL = 0.15
+_STATISTIC = {"cat": "category", "rare": "category", "type": "not_a_number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One stream: `table` (bins,) holds its score for each bin of `column`, `share` (bins,) the target's law.
+
+    `pseudo` is the count a P stream starts with besides those of the reference; `label` names it for people. A pair
+    has no table (pairs.py).
+    """
+
+    stream: Stream
+    family: Family
+    column: int
+    table: F64
+    share: F64
+    pseudo: float
+    label: str
+    other: int = -1
+    """The second column of a pair."""
+
+    @property
+    def mean(self) -> float:
+        """Expected score under the target: the share itself where the score is an indicator."""
+        return float(self.share @ self.table)
+
+    @property
+    def second(self) -> float:
+        """Expected square of the score under the target."""
+        return float(self.share @ exact_squares(self.table))
+
+
+def scores_of(bins: Binning, index: I16) -> Iterator[Score]:
+    """The streams of single columns, in the order of the columns; `index` holds the bins of the reference."""
+    rows = len(index)
+    for j, numeric in enumerate(bins.numeric):
+        share = np.bincount(index[:, j], minlength=numeric.bins) / rows
+        yield from _numeric_scores(numeric, j, share, rows)
+    for j, category in enumerate(bins.category, len(bins.numeric)):
+        share = np.bincount(index[:, j], minlength=category.bins) / rows
+        yield from _category_scores(category, j, share)
+
+
+def _numeric_scores(column: NumericColumn, j: int, share: F64, rows: int) -> Iterator[Score]:
+    k = column.bins
+    missing, wrong, above = k - 2, k - 1, k - 3
+    filled = int((share > 0).sum())
+    loc = np.zeros(k)
+    loc[:missing] = exact_scores(normal_scores(share[:missing], rows))
+    scale = np.zeros(k)
+    scale[:missing] = exact_scores(loc[:missing] ** 2 - 1)
+    shape = np.zeros(k)
+    shape[:missing] = exact_scores(_third_moment(share[:missing]))
+    make = _Maker(column.name, column.output, j, share)
+    yield make("loc", loc, "mean")
+    if filled > 3:
+        yield make("scale", scale, "sd")
+        yield make("shape", shape, "shape")
+    if filled > 6:
+        for label, inside in (("lower tail", (0, 1)), ("upper tail", (above - 1, above))):
+            if share[list(inside)].sum() <= _MAX_TAIL:
+                yield make("tail", _indicator(k, inside), label)
+    # by exchangeability a new row lies beyond either end of the reference with probability 1/(rows + 1)
+    yield make("range", _indicator(k, (0, above)), "out of range", pseudo=2.0)
+    yield make("missing", _indicator(k, (missing,)), "missing")
+    yield make("type", _indicator(k, (wrong,)), "not a number")
+
+
+def _category_scores(column: CategoryColumn, j: int, share: F64) -> Iterator[Score]:
+    k = column.bins
+    make = _Maker(column.name, column.output, j, share)
+    for i, word in enumerate((*column.top, None)):
+        if share[i] > 0:
+            label = "rarer values" if word is None else f"category '{word[:40]}'"
+            yield make("cat" if share[i] >= 0.1 else "rare", _indicator(k, (i,)), label)
+    yield make("new", _indicator(k, (k - 2,)), "new value", pseudo=float(column.singletons))
+    yield make("missing", _indicator(k, (k - 1,)), "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the streams of one column."""
+
+    name: str
+    output: bool
+    column: int
+    share: F64
+
+    def __call__(self, family: Family, table: F64, label: str, pseudo: float = 0.0) -> Score:
+        kind = "prediction_drift" if self.output else "data_quality" if family in _QUALITY else "feature_drift"
+        stream = Stream(f"{self.name}:{label}", kind, _STATISTIC.get(family, family), (self.name,))
+        return Score(stream, family, self.column, table, self.share, pseudo, label)
+
+
+def _third_moment(share: F64) -> F64:
+    """Third Legendre polynomial of the mid-ranks, -1 to 1: sees what location and scale leave out."""
+    inner = share / max(float(share.sum()), 1e-12)
+    y = 2 * (np.cumsum(inner) - inner / 2) - 1
+    score: F64 = (5 * y**3 - 3 * y) / 2
+    return score
+
+
+def _indicator(bins: int, ones: tuple[int, ...]) -> F64:
+    table = np.zeros(bins)
+    table[list(ones)] = 1.0
+    return table
