@@ -21,7 +21,7 @@ MAX_PAIRS = 500
 MAX_ROWS = 2_000
 """Of the reference, for the tails of products."""
 LABEL = "correlation"
-_KIND = "feature_drift"
+_KIND = "multivariate_drift"
 _MIN_BINS = 4
 _MAX_BET = 3.2
 _MIN_ROOM = 0.05

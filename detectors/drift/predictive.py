@@ -78,7 +78,7 @@ class PredictiveDrift(Detector):
 
     name = "predictive_drift"
     kind = "feature_drift"
-    raises = ("feature_drift", "prediction_drift", "data_quality")
+    raises = ("feature_drift", "prediction_drift", "data_quality", "multivariate_drift")
     scope = "feature"
     inputs = frozenset({"features", "reference"})
     state_version = 2

@@ -47,7 +47,7 @@ def test_false_incidents_stay_within_ten_budgets(law: Law, rows: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("drift", "bound"), zip(DRIFTS, (900, 250, 250, 500, 250, 500, 275, 350), strict=True))
+@pytest.mark.parametrize(("drift", "bound"), list(zip(DRIFTS, (900, 250, 250, 500, 250, 500, 275, 350), strict=True)))
 def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
     found = [delay("iid", drift, 1_000, seed) for seed in range(3)]
     assert sorted(AFTER if d is None else d for d in found)[1] <= bound
