@@ -310,6 +310,8 @@ class Explanation:
     onset: float
     onset_interval: tuple[float, float]
     measures: tuple[Measure, ...]
+    effects: Mapping[str, float] = field(default_factory=dict)
+    """Column → how large its change is, about 1 for a shift of one standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +402,8 @@ class Context:
     importances: Mapping[str, float] = field(default_factory=dict)
     segments: tuple[str, ...] = ()
     """Fields whose values are watched separately."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Numeric column → value from which on a decision falls the other way."""
     calibration: float | None = None
     """Seconds from the first event that are declared honest traffic; None: a number of events is taken instead."""
     cache: dict[str, Any] = field(default_factory=dict, compare=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from detectors.base import AccountName, Alarm, Explanation, Finding, Measure, Rows, Stream, SubjectRef
+from detectors.base import AccountName, Alarm, Explanation, Finding, Measure, Rows, Severity, Stream, SubjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,29 @@ class AlarmContext:
     inputs: frozenset[str]
     """Names of the input fields: an alarm names these as features, and the model itself for its outputs."""
     model: str
+    importances: Mapping[str, float] = field(default_factory=dict)
+    """Of input fields; empty where the configuration names none."""
+
+
+CRITICAL, MINOR = 0.8, 0.1
+"""Effect × importance from which an alarm is critical, and below which it is worth a line and no page: Cohen's large
+effect in the most important field, and half of a small one."""
+
+
+def severity_of(effects: Mapping[str, float], importances: Mapping[str, float]) -> Severity:
+    """Severity by effect and importance, relative to the most important field; evidence has no part in it.
+
+    Without importances, and where a column without one is named, nothing is known about harm: at least a warning.
+    """
+    most = max(importances.values(), default=0.0)
+    if most <= 0 or not effects:
+        return "warning"
+    harm = max(
+        (effect * importances[name] / most for name, effect in effects.items() if name in importances), default=0
+    )
+    if harm >= CRITICAL:
+        return "critical"
+    return "warning" if harm >= MINOR or not effects.keys() <= importances.keys() else "info"
 
 
 def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: AlarmContext) -> Finding:
@@ -38,7 +61,7 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
         detector=alarm.detector,
         kind=leading.kind,
         account=around.account,
-        severity="warning",
+        severity=severity_of(explanation.effects, around.importances),
         time=now,
         row=alarm.row,
         position=alarm.position,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from math import prod
 from pathlib import Path
 
 from detectors.base import registry
@@ -93,7 +94,11 @@ def watch_settings(
     )
     labels = JoinSettings(settings.labels.max_delay.total_seconds(), settings.labels.max_bytes)
     traffic = traffic_settings(settings.budget, detectors)
-    return WatchSettings(panel, settings.features, settings.classes, labels, traffic, settings.on_new_version)
+    # the cells of a nested input have names of their own, in row-major order
+    features = settings.features or tuple(f"x{i}" for i in range(prod(settings.shape) if settings.shape else 0))
+    return WatchSettings(
+        panel, features, settings.classes, labels, traffic, settings.on_new_version, settings.threshold
+    )
 
 
 def _without_season(detectors: Mapping[str, Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
@@ -192,12 +197,3 @@ def without_effect(config: Config) -> Iterator[str]:
             yield f"{section}.{key}: has no effect in this version"
     if config.overload != "lag":
         yield "overload: this version always falls behind (lag)"
-    for name, entry in config.models.listed.items():
-        for key in sorted(entry.model_fields_set & _LATER):
-            yield f"models.{name}.{key}: has no effect in this version"
-
-
-_LATER = {
-    "owner", "shape", "threshold", "importances",
-    "season",
-}  # fmt: skip

@@ -66,6 +66,8 @@ class PanelSettings:
     """Fields whose values are watched separately."""
     importances: Mapping[str, float] = field(default_factory=dict)
     """Of features, for the severity of drift."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Decision thresholds by numeric column."""
     detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -105,7 +107,7 @@ class Panel:
         self.model = model
         self.context = Context(
             subject, reference, _events_per_day(reference), settings.importances, settings.segments,
-            settings.calibration,
+            settings.thresholds, settings.calibration,
         )  # fmt: skip
         self.off: dict[str, str] = {}
         self.failures: list[tuple[str, str]] = []
@@ -390,7 +392,7 @@ class Panel:
             now = float(batch.time[alarm.row])
             explanation = Explanation(now, (now, now), ())
         inputs = frozenset(self.context.reference.fields)
-        around = AlarmContext("drift", source.detector.streams(), inputs, self.model)
+        around = AlarmContext("drift", source.detector.streams(), inputs, self.model, self.context.importances)
         finding = alarm_finding(alarm, explanation, batch, around)
         if finding.kind == "performance_drop" and not self._inputs_latched(inputs):
             finding = replace(finding, kind="concept_drift")

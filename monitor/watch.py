@@ -22,6 +22,7 @@ from monitor.clients import ClientLedger
 from monitor.intake.columns import (
     MAX_FIELDS,
     MAX_TEXT,
+    SCORE,
     VALUE,
     Place,
     Schema,
@@ -62,6 +63,8 @@ class WatchSettings:
     traffic: TrafficSettings | None = DEFAULT
     """None: the request rate and latency of predictions are not watched."""
     on_new_version: OnNewVersion = "inherit"
+    threshold: Mapping[str, float] = field(default_factory=dict)
+    """Decision threshold of the score, by class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,8 @@ class Watch:
     def use(self, prepared: Prepared) -> None:
         """Watch against this reference from now on, with detectors that have seen nothing."""
         self._schema = prepared.schema
-        self.panel = Panel(self.subject, self.model, prepared.reference, self.settings.panel)
+        settings = replace(self.settings.panel, thresholds=_thresholds(prepared.schema, self.settings.threshold))
+        self.panel = Panel(self.subject, self.model, prepared.reference, settings)
 
     def add_prediction(self, event: Event, place: Place) -> bool:
         """Queue one prediction. True when a cut is due."""
@@ -347,6 +351,15 @@ class Watch:
 
     def _page(self, detector: str, name: str, arrays: dict[str, Any]) -> StatePage:
         return StatePage(self.subject, detector, "", name, _VERSION, arrays)
+
+
+def _thresholds(schema: Schema, by_class: Mapping[str, float]) -> dict[str, float]:
+    """Where the watched score of two classes decides: its own class may be named, or the other one."""
+    if schema.positive is None:
+        return {}
+    other = next(c for c in schema.classes if c != schema.positive)
+    at = by_class.get(schema.positive, 1 - by_class[other] if other in by_class else None)
+    return {} if at is None else {SCORE: at}
 
 
 def slim(event: Event) -> Event:

@@ -25,9 +25,13 @@ def explain_blocks(
     """Explain by the blocks of `story`, all of them still in `history`, strongest stream first."""
     since, until = history.times(story.first)[0], history.times(story.end - 1)[1]
     measures = []
+    effects: dict[str, float] = {}
     for stream in streams:
         observed, expected, unit, n = _numbers(target, history, stream, story.first, story.end)
         score = target.scores[stream]
+        sd = float(target.raw_sd[score.column]) if score.family == "loc" else 1.0
+        effect = effect_size(unit, observed, expected, sd)
+        effects |= {name: max(effect, effects.get(name, 0.0)) for name in score.stream.fields}
         measures.append(
             Measure(
                 detector, score.stream.name, observed, expected, unit, n, since, until,
@@ -35,7 +39,19 @@ def explain_blocks(
             )
         )  # fmt: skip
     measures += _units(detector, target, history, streams, story.first, story.end)
-    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures))
+    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects)
+
+
+def effect_size(unit: str, observed: float, expected: float, sd: float = 1.0) -> float:
+    """How large a change is, in units that compare: a mean in standard deviations, a share by Cohen's h, a spread by
+    the logarithm of its factor, a moment or a correlation as it is."""
+    if unit == "share":
+        return 2 * abs(math.asin(math.sqrt(min(observed, 1.0))) - math.asin(math.sqrt(min(expected, 1.0))))
+    if unit == "mean":
+        return abs(observed - expected) / sd if sd > 0 else math.inf
+    if unit == "sd":
+        return abs(math.log(observed / expected)) if observed > 0 and expected > 0 else math.inf
+    return abs(observed - expected)
 
 
 def _units(

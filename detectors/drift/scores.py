@@ -22,6 +22,8 @@ BLOCK = 25
 """Events a block."""
 _QUALITY = frozenset({"new", "missing", "range", "type"})
 _MAX_TAIL = 0.15
+_COMMON = 0.1
+"""Share from which a category is a sum of its own, not a rare count."""
 _STATISTIC = {"cat": "category", "rare": "category", "type": "not_a_number"}
 
 
@@ -84,6 +86,10 @@ def _numeric_scores(column: NumericColumn, j: int, share: F64, rows: int) -> Ite
         for label, inside in (("lower tail", (0, 1)), ("upper tail", (above - 1, above))):
             if share[list(inside)].sum() <= _MAX_TAIL:
                 yield make("tail", _indicator(k, inside), label)
+    if column.threshold:
+        beyond = tuple(range(column.threshold, missing))
+        family: Family = "cat" if share[list(beyond)].sum() >= _COMMON else "rare"
+        yield make(family, _indicator(k, beyond), "beyond the threshold")
     # by exchangeability a new row lies beyond either end of the reference with probability 1/(rows + 1)
     yield make("range", _indicator(k, (0, above)), "out of range", pseudo=2.0)
     yield make("missing", _indicator(k, (missing,)), "missing")
@@ -96,7 +102,7 @@ def _category_scores(column: CategoryColumn, j: int, share: F64) -> Iterator[Sco
     for i, word in enumerate((*column.top, None)):
         if share[i] > 0:
             label = "rarer values" if word is None else f"category '{word[:40]}'"
-            yield make("cat" if share[i] >= 0.1 else "rare", _indicator(k, (i,)), label)
+            yield make("cat" if share[i] >= _COMMON else "rare", _indicator(k, (i,)), label)
     yield make("new", _indicator(k, (k - 2,)), "new value", pseudo=float(column.singletons))
     yield make("missing", _indicator(k, (k - 1,)), "missing")
 

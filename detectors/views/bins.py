@@ -6,12 +6,13 @@ not-a-number, out-of-range and never-seen ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import Batch, Category, Context, Views, view
+from detectors.base import Batch, Category, Context, Numeric, Views, view
 from detectors.numeric import EXTRA_BINS, bin_numbers, quantile_edges, valid
 from detectors.reference import Reference
 
@@ -27,6 +28,8 @@ class NumericColumn:
     name: str
     output: bool
     edges: npt.NDArray[np.float64]
+    threshold: int = 0
+    """The first bin from the decision threshold on; 0 where none lies within the reference's range."""
 
     @property
     def bins(self) -> int:
@@ -57,14 +60,14 @@ class CategoryColumn:
 class Binning:
     """How the columns of a model fall into bins, learnt from its reference."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, thresholds: Mapping[str, float]) -> None:
         rows = reference.rows
         if not len(rows):
             raise ValueError("the reference has no rows: give at least one, better 500")
         self.rows = len(rows)
         bins = int(np.clip(len(rows) // 10, 8, 60))
         self.numeric = tuple(
-            NumericColumn(name, output, quantile_edges(table.values[valid(table.values, table.status)[:, j], j], bins))
+            _numeric_column(table, j, output, bins, thresholds.get(name))
             for output, table in ((False, rows.numeric), (True, rows.outputs_numeric))
             for j, name in enumerate(table.names)
         )
@@ -104,13 +107,22 @@ def binning(context: Context) -> Binning:
     if "bins" not in context.cache:
         if not isinstance(context.reference, Reference):
             raise ValueError(f"{context.subject} has no reference to take bins from")
-        context.cache["bins"] = Binning(context.reference)
+        context.cache["bins"] = Binning(context.reference, context.thresholds)
     made: Binning = context.cache["bins"]
     return made
 
 
 def _names(batch: Batch) -> tuple[tuple[str, ...], ...]:
     return batch.numeric.names, batch.outputs_numeric.names, batch.category.names, batch.outputs_category.names
+
+
+def _numeric_column(table: Numeric, j: int, output: bool, bins: int, threshold: float | None) -> NumericColumn:
+    edges = quantile_edges(table.values[valid(table.values, table.status)[:, j], j], bins)
+    if threshold is None or not edges[0] < threshold < edges[-1]:
+        return NumericColumn(table.names[j], output, edges)
+    below = np.nextafter(threshold, -np.inf)
+    edges = np.union1d(edges, [below])
+    return NumericColumn(table.names[j], output, edges, int(np.searchsorted(edges, below)) + 1)
 
 
 def _category_column(table: Category, j: int, output: bool) -> CategoryColumn:

@@ -65,14 +65,20 @@ class _ModelKeys(Section):
     )
     training_rows: PathKey | None = key("File of training rows, for the detection of membership probes.", None)
     features: tuple[Name, ...] = key("Features to watch; empty: all that appear.", [])
-    shape: tuple[Positive, ...] = key("Shape of `input` where it is nested or encoded.", [])
+    shape: tuple[Positive, ...] = key(
+        "Shape of `input` where it is nested or encoded: its cells are watched as x0, x1, … in row-major order.", []
+    )
     classes: tuple[Label, ...] = key("Class names in the order of a score array.", [])
-    threshold: Mapping[str, Number] = key("Decision threshold of the score, by class.", {})
+    threshold: Mapping[str, Number] = key(
+        "Decision threshold of the score, by class: the share of predictions beyond it is watched (two classes).", {}
+    )
     segments: tuple[Name, ...] = key(
         "Categorical fields, or `segment` as events carry it; values with 100 reference rows are watched separately.",
         [],
     )
-    importances: Mapping[str, Weight] = key("Importance of features, for severity.", {})
+    importances: Mapping[str, Weight] = key(
+        "Importance of features: drift is critical, a warning or only told by its size times the importance.", {}
+    )
     services: Mapping[str, Name] = key("Declared service accounts: identity → name.", {})
     labels: Labels = key("Joining of labels.", {})
     on_new_version: Literal["inherit", "fresh", "hold"] = key(

@@ -98,7 +98,7 @@ def test_no_alarm_without_drift(rows: int) -> None:
     ("missing5", "n1", "data_quality", 600),
     ("cat10pp", "c3", "feature_drift", 600),
     ("unit10", "n3", "feature_drift", 50),
-    ("corr.6", "n11", "feature_drift", 250),
+    ("corr.6", "n11", "multivariate_drift", 250),
     ("prior20", SCORE, "prediction_drift", 400),
 ])  # fmt: skip
 def test_it_finds_a_change_soon_and_names_it(drift: str, column: str, kind: str, bound: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.base import ABSENT_CODE, MISTYPED_CODE, NULL_CODE, Category, Cell, Context, Views
+from detectors.numeric import bin_numbers
 from detectors.views.bins import TOP, binning
 from tests.detectors import streams
 
@@ -66,3 +67,14 @@ def test_other_columns_than_the_references_are_refused() -> None:
 def test_a_model_without_a_reference_has_no_bins() -> None:
     with pytest.raises(ValueError, match="has no reference"):
         Views(streams.join(streams.clean(2, 10)), Context("x")).get("bins")
+
+
+def test_a_threshold_within_the_range_has_an_edge_of_its_own() -> None:
+    name = binning(CONTEXT).numeric[0].name
+    values = np.array([2.0, 2.5, 3.0])
+    made = replace(CONTEXT, thresholds={name: 2.5}, cache={})
+    column = next(c for c in binning(made).numeric if c.name == name)
+
+    bins = bin_numbers(values, np.zeros(3, np.uint8), column.edges)
+    assert (bins >= column.threshold).tolist() == [False, True, True]
+    assert binning(replace(CONTEXT, thresholds={name: 1e9}, cache={})).numeric[0].threshold == 0
