@@ -119,7 +119,9 @@ class SumAccount:
         member = self._members[evidence.detector]
         columns = len(evidence.leading) if evidence.role == "recovery" else len(member.bets.weight)
         if evidence.log_e.shape != (len(evidence.elapsed), columns) or np.isnan(evidence.log_e).any():
-            raise ValueError(f"evidence of {evidence.detector} is not {len(evidence.elapsed)} × {columns} numbers")
+            wrong = f"{evidence.log_e.shape}, of which {int(np.isnan(evidence.log_e).sum())} are not"
+            wanted = f"{len(evidence.elapsed)} × {columns} numbers"
+            raise ValueError(f"evidence of {evidence.detector} ({evidence.role}) is not {wanted}: {wrong}")
         if evidence.role == "recovery":
             return self._recover(evidence)
         return self._alarm(evidence, member)

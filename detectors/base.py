@@ -31,7 +31,7 @@ Severity = Literal["info", "warning", "critical"]
 
 
 class Cell(IntEnum):
-    """What a numeric cell held. Only VALID cells carry a finite number; all others hold 0.0 in the matrix."""
+    """What a numeric cell held. Only VALID and FILLED cells carry a finite number; all others hold 0.0."""
 
     VALID = 0
     NULL = 1
@@ -42,6 +42,8 @@ class Cell(IntEnum):
     """NaN or infinite."""
     MISTYPED = 4
     """Text, a truth value or a structure where a number is expected."""
+    FILLED = 5
+    """A field that the version does not send: a value of the reference stands for it, unrelated to the other fields."""
 
 
 NULL_CODE, ABSENT_CODE, MISTYPED_CODE = -1, -2, -3

@@ -29,7 +29,7 @@ _NORMAL = NormalDist()
 
 def valid(values: F64, status: U8) -> Bool:
     """(n, d): cells that hold a finite number. Non-finite values are no numbers whatever their status says."""
-    ok: Bool = (status == Cell.VALID) & np.isfinite(values)
+    ok: Bool = ((status == Cell.VALID) | (status == Cell.FILLED)) & np.isfinite(values)
     return ok
 
 

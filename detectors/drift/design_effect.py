@@ -120,7 +120,7 @@ class DesignEffect:
 
     def _pools(self, telling: Bool) -> F64:
         """(horizons, streams): v of the kind of each stream."""
-        pool = np.empty_like(self._total)
+        pool = np.full_like(self._total, np.nan)
         for level in range(len(HORIZONS)):
             for own in self._kinds:
                 pool[level, own] = self._pool(level, own, own[telling[own]], pool)
@@ -133,9 +133,10 @@ class DesignEffect:
             below, seen = float(pool[level - 1, own[0]]), float(self._windows[level - 1])
             prior = 1 + 2 * max(below - 1 - math.sqrt(2 / (seen + _PRIOR_WINDOWS) / len(own)), 0.02)
         prior = min(prior, _TOP)
-        if windows < 1:
+        lead = own[0] == self._kinds[0][0]
+        if windows < 1 or (lead and not len(telling)):
             return prior
-        if len(telling) < 2:  # too rare to tell: half of what location shows
+        if len(telling) < 2 and not lead:  # too rare to tell: half of what location shows
             return 1 + 0.5 * (float(pool[level, self._kinds[0][0]]) - 1)
         ordered = np.sort(self._total[level, telling] / windows)
         kept = max(1, math.ceil(0.9 * len(ordered)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import F64, I64, Stream
+from detectors.base import F64, I64, Bool, Stream
 from detectors.drift.scores import BLOCK, Score
 from detectors.numeric import exact_factors
 from detectors.views.bins import I16, Binning
@@ -67,12 +67,20 @@ class Pairs:
             for a, b in zip(self._columns[first].tolist(), self._columns[second].tolist(), strict=True)
         )
 
-    def sums(self, index: I16) -> tuple[F64, F64]:
+    def sums(self, index: I16, filled: Bool | None = None) -> tuple[F64, F64]:
         """Sums over blocks of whole `index` (blocks * 25, columns) of products and of their squares: (blocks, pairs)
-        each, exact."""
+        each, exact. Where a cell is `filled` with a stand-in, a product is what the target expects of it."""
         key = index.T[self._columns].astype(np.int64)
         key += self._offset[:, None]
-        return self._products(self._factors[key]), self._products(self._squares[key])
+        factors, squares = self._factors[key], self._squares[key]
+        if filled is None or not (stands := filled.T[self._columns]).any():
+            return self._products(factors), self._products(squares)
+        factors[stands], squares[stands] = 0.0, 0.0
+        expected = BLOCK - self._products((~stands).astype(np.float64))
+        return (
+            self._products(factors) + expected * _rounded(self.mean),
+            self._products(squares) + expected * _rounded(self.second),
+        )
 
     def excess(self, bets: F64) -> F64:
         """(pairs, bets) how far the mean of a block has heavier tails than a Gaussian, for each bet. Infinite where
@@ -113,6 +121,11 @@ class Pairs:
         cells = cells.transpose(1, 0, 2)
         products = cells @ cells.transpose(0, 2, 1)
         return products.reshape(-1, columns * columns).take(self._at, axis=1).astype(np.float64)
+
+
+def _rounded(moments: F64) -> F64:
+    """To multiples of 2^-20, so that sums over a block stay exact."""
+    return np.rint(moments * 2.0**20) / 2.0**20
 
 
 def _factors(score: Score) -> F64:

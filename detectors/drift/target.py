@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import F64, I64, Context, Stream
+from detectors.base import F64, I64, Bool, Context, Stream
 from detectors.drift.pairs import Pairs
 from detectors.drift.scores import BLOCK, FAMILIES, Score, scores_of
 from detectors.numeric import clip_limit, clipped, exact_squares, valid
 from detectors.reference import Origin, Reference
-from detectors.views.bins import I16, Binning, binning
+from detectors.views.bins import FILLED, I16, Binning, binning
 
 GAP: dict[Origin, float] = {"file": 0.1, "same_traffic": 0.03, "live": 0.03}
 """τ: how far live traffic is from the target even without drift, in σ; the target is worth 1/(1/m + τ²) rows."""
@@ -64,10 +64,12 @@ class Target:
     def block_sums(self, index: I16) -> tuple[F64, F64, F64]:
         """Sums over blocks of whole `index` (blocks * 25, columns): scores (blocks, G), their squares (blocks, G),
         counts (blocks, P). Exact, so equal however events were cut into batches."""
+        filled: Bool | None = index >= FILLED
+        index, filled = (index % FILLED, filled) if np.any(filled) else (index, None)
         sums, squares, counts = self._tables.sums(index)
         if not self.pairs.scores:
             return sums, squares, counts
-        products, product_squares = self.pairs.sums(index)
+        products, product_squares = self.pairs.sums(index, filled)
         return np.hstack([sums, products]), np.hstack([squares, product_squares]), counts
 
     def _raw(self, reference: Reference) -> None:

@@ -236,7 +236,8 @@ class SchemaRule(Rule):
             from_row = ((batch.start + rows) * _SPREAD) % self._rows
             if j < self._numeric:
                 values[rows, j] = reference.numeric.values[from_row, j]
-                status[rows, j] = reference.numeric.status[from_row, j]
+                stands = reference.numeric.status[from_row, j]
+                status[rows, j] = np.where(stands == Cell.VALID, Cell.FILLED, stands)
             else:
                 codes[rows, j - self._numeric] = reference.category.codes[from_row, j - self._numeric]
         return replace(

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import Batch, Category, Context, Numeric, Views, view
+from detectors.base import Batch, Category, Cell, Context, Numeric, Views, view
 from detectors.numeric import EXTRA_BINS, bin_numbers, quantile_edges, valid
 from detectors.reference import Reference
 
 I16 = npt.NDArray[np.int16]
+FILLED = 1_000
+"""Added to the bin of a stand-in: what it says of its own column is as good as any, of other columns nothing."""
 TOP = 12
 """Categories with a bin of their own."""
 
@@ -79,7 +81,10 @@ class Binning:
         self._names = _names(rows)
 
     def index(self, batch: Batch) -> I16:
-        """(n, columns) bins. ValueError when the batch has other columns than the reference."""
+        """(n, columns) bins, FILLED higher where a value stands for one that was not sent.
+
+        ValueError when the batch has other columns than the reference.
+        """
         if _names(batch) != self._names:
             raise ValueError(f"columns of {batch.subject} differ from its reference: {_names(batch)} and {self._names}")
         out = np.empty((len(self.numeric) + len(self.category), len(batch)), np.int16)
@@ -88,6 +93,9 @@ class Binning:
             values, status = np.ascontiguousarray(table.values.T), np.ascontiguousarray(table.status.T)
             for j in range(len(table.names)):
                 out[at] = bin_numbers(values[j], status[j], self.numeric[at].edges)
+                filled = status[j] == Cell.FILLED
+                if filled.any():
+                    out[at, filled] += FILLED
                 at += 1
         for categories in (batch.category, batch.outputs_category):
             for j in range(len(categories.names)):
