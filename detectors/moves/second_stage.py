@@ -22,6 +22,7 @@ from detectors.moves.looks import Look, look_of
 from detectors.moves.recent_queries import HELD, RecentQueries
 from detectors.moves.scale import Scale
 from detectors.moves.trail import Named, Trail
+from detectors.queries.outlier_queries import DISTANCE
 from detectors.queries.query_log import Queries, hash_name
 from detectors.views.dependence import tree_of
 from detectors.views.projection import projection_for
@@ -119,7 +120,7 @@ class SecondStage:
         # Close to a query of its own is how a client's moves look; only close to another's is evidence by itself.
         near = ACROSS.index("near_duplicate_queries")
         log_e[:, near] = np.where(queries.other[rows], log_e[:, near], 0.0)
-        value = np.stack([views.get("outlier")[rows], views.get("dependence")[rows]], axis=1).astype(np.float32)
+        value = np.stack([views.get(DISTANCE)[rows], views.get("dependence")[rows]], axis=1).astype(np.float32)
         missing = np.full(len(rows), np.nan)
         margin = (missing if batch.margin is None else batch.margin[rows]).astype(np.float32)
         return Asked(

@@ -10,6 +10,8 @@ from detectors.base import F64, I64, Batch, Views, register, view
 from detectors.queries.conformal import ConformalTest
 from detectors.views.projection import F32, projection_of
 
+DISTANCE: Final = "outlier"
+"""Name of the view."""
 NEIGHBOUR: Final = 4
 """Distance to the fourth nearest reference row: the nearest alone is at the mercy of one odd row."""
 _CHUNK: Final = 256
@@ -24,17 +26,17 @@ class OutlierQueries(ConformalTest):
     name = "outlier_queries"
     kind = "model_extraction"
     inputs = frozenset({"features", "reference", "client"})
-    views = ("queries", "outlier")
+    views = ("queries", DISTANCE)
     atlas = ("AML.T0024.002",)
     small = False
 
     def values(self, batch: Batch, views: Views, rows: I64) -> F64:
         """Distances in units of the features' usual range."""
-        distance: F64 = views.get("outlier")[rows]
+        distance: F64 = views.get(DISTANCE)[rows]
         return distance
 
 
-@view("outlier")
+@view(DISTANCE)
 def _outlier(views: Views) -> F64:
     """(n,) distance of each distinct query to its 4th nearest row of the reference, NaN of the others."""
     rows = np.flatnonzero(views.get("queries").distinct)
