@@ -57,9 +57,7 @@ class Recent:
     def _column(self, j: int) -> F64:
         """What one column says of each query: of the value that speaks most for a copy, if any does."""
         n = len(self._cells)
-        _, first, code, count = np.unique(
-            self._cells[:, j], return_index=True, return_inverse=True, return_counts=True
-        )
+        _, first, code, count = np.unique(self._cells[:, j], return_index=True, return_inverse=True, return_counts=True)
         share = self._share[first, j]
         kept = np.log((KEPT + (1 - KEPT) * share) / share)
         weight = np.where(count >= _LEAST, count * kept + (n - count) * math.log(1 - KEPT), -np.inf)

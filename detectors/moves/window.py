@@ -22,6 +22,8 @@ EDIT_LLR: Final = math.log(100)
 MASK_LLR: Final = math.log(1000)
 MASK_OFF_GRID: Final = 0.1
 STRAIGHT: Final = 0.99999
+APART: Final = 0.1
+"""Share of their distance by which two queries in one direction must be apart."""
 TINY: Final = 0.05
 """Share of what is near, below which a change of one number is a probe of the model's slope."""
 _MIDPOINTS: Final = 16
@@ -168,8 +170,11 @@ class Window:
         if len(near) < 2:
             return False
         unit = gap[near] / distance[near, None]
-        cosine = np.abs(unit @ unit.T)
-        np.fill_diagonal(cosine, 0.0)
+        cosine = unit @ unit.T
+        # Two neighbours seen from afar lie in one direction, which says nothing of a line.
+        far = distance[near]
+        apart = np.abs(far[:, None] - far) >= APART * np.maximum(far[:, None], far)
+        cosine = np.abs(np.where(apart | (cosine < 0), cosine, 0.0))
         r, c = divmod(int(np.argmax(cosine)), len(near))
         if cosine[r, c] <= STRAIGHT:
             return False

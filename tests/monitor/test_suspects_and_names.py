@@ -96,10 +96,10 @@ def test_drawn_records_are_named_and_an_unusual_source_is_not() -> None:
 
 def test_a_suspect_that_is_named_is_told_as_one_story() -> None:
     """A camera first, then the same client draws records: the first incident closes with a link to the second."""
-    watch = Watch().calibrated().feed(later(frames(60, 4)))
+    watch = Watch().calibrated().feed(later(frames(200, 4)))
     (suspect,) = watch.of("unusual_client")
     assert suspect.status == "open"
-    watch.feed(later(drawn(150, 5), after=60))
+    watch.feed(later(drawn(150, 5), after=200))
     (suspect,), (named,) = watch.of("unusual_client"), watch.of("model_extraction")
     assert suspect.status == "resolved" and suspect.resolution == f"superseded by {named.id}"
     assert named.status == "open" and named.opened_at >= suspect.opened_at

@@ -173,6 +173,13 @@ def test_a_page_of_another_model_is_refused() -> None:
         trail().restore(page)
 
 
+def test_a_cluster_seen_from_afar_is_no_line() -> None:
+    rng = np.random.default_rng(17)
+    cluster = CENTRE + rng.normal(size=(20, WIDTH)) * 0.001
+    _, named, _ = follow(asked(np.concatenate([cluster, honest_rows(60, 18)])))
+    assert named is None
+
+
 def _equal(one: Trail, two: Trail) -> bool:
     a, b = one.page(), two.page()
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
