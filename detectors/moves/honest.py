@@ -85,9 +85,11 @@ class Honest:
         n = max((k for k in SIZES[2:] if k <= len(heads)), default=0)
         if not n or len(self.sample) < SIZES[0]:
             return False
-        usual = scale.spread(self.sample)
-        least = usual.mean() - _SURELY * usual.std() / np.sqrt(n)
-        return bool(scale.spread(heads[-n:]).mean() < least)
+        if self._centre is None:
+            usual = scale.spread(self.sample)
+            self._centre = float(usual.mean()), float(usual.std())
+        mean, sd = self._centre
+        return bool(scale.spread(heads[-n:]).mean() < mean - _SURELY * sd / np.sqrt(n))
 
     def _usual(self, n: int, scale: Scale) -> tuple[float, float]:
         """Dependence that 99 of 100 honest mixes of n queries exceed, and their mean grain; made when first asked."""
@@ -108,6 +110,7 @@ class Honest:
 
     def _compile(self) -> None:
         self._kept.clear()
+        self._centre: tuple[float, float] | None = None
         labels, count = np.unique(self._label, return_counts=True)
         self._classes = {
             int(label): [np.sort(self._value[self._label == label, k].astype(np.float64)) for k in range(2)]

@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 
 from detectors.base import F64, Page, StateError
-from detectors.moves.scale import Scale
 from detectors.moves.window import MASK_LLR, MASK_OFF_GRID, Link, Query
 from detectors.views.projection import F32
 
@@ -105,15 +104,13 @@ class Threads:
         best = int(np.argmax(likely))
         return sought[best] if likely[best] > MASK_LLR else None
 
-    def on_path(self, q: Query, previous: int, step: float, scale: Scale) -> Thread | None:
-        """The thread of the previous query, when this one is a small step on and still near its beginning."""
-        if step >= scale.step:
-            return None
+    def on_path(self, q: Query, previous: int, reach: float) -> Thread | None:
+        """The thread of the previous query, when this one is within `reach` of its beginning."""
         thread = self.get(previous)
         if thread is None:
             return None
         gap = q.point - thread.anchor
-        return thread if math.sqrt(float(np.einsum("i,i->", gap, gap))) < scale.radius else None
+        return thread if math.sqrt(float(np.einsum("i,i->", gap, gap))) < reach else None
 
     def merge(self, ids: Sequence[int]) -> int | None:
         """Put the threads among these that are small, or variations already, into the oldest of them."""

@@ -26,6 +26,9 @@ SWEEP: Final = 60
 SWEEP_SHARE: Final = 0.5
 _DOUBTFUL: Final = math.log(1e4)
 _EARLY: Final = 8
+_SMOOTH: Final = 4
+"""Steps in a row within the radius of a path that make a smooth motion."""
+_SMOOTH_REACH: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,10 @@ class Trail:
         self._excuse_at = -1
         self.rescaled = False
         """The client's data is the population's on another scale, as last judged."""
+        self.contracted = False
+        """Its queries lie nearer to the middle of the data than honest ones do, as last judged."""
         self._sweep = 0
+        self._last_steps: tuple[float, ...] = ()
 
     def take(self, q: Query, honest: bool) -> None:
         """One more query; `honest`: asked while the model calibrated."""
@@ -98,11 +104,7 @@ class Trail:
         usable = across.copy()
         usable[_GRID] = 0.0
         # Finer numbers than the data's may be another export of it; nearer to the middle as well, they are mixtures.
-        if (
-            across[_GRID] > least
-            and self.heads > 0.5 * self.judged
-            and self._honest.contracted(self._heads, self._scale)
-        ):
+        if self.contracted and self.heads > 0.5 * self.judged:
             usable[_GRID] = across[_GRID]
         best = int(np.argmax(usable))
         if usable[best] <= least:
@@ -113,14 +115,18 @@ class Trail:
         """What the query was made from, and the open thread it joins."""
         if relation is None:
             return "free", None
+        self._last_steps = (*self._last_steps, relation.step)[-_SMOOTH:]
         made_of, back = link(q, relation, self._scale)
         if back:
             return made_of, self._threads.get(self._window.thread(back))
         varied = self._threads.varied(q)
         if varied is not None:
             return "mask", varied
-        if relation.step < self._scale.step:
-            return "path", self._threads.on_path(q, self._window.thread(1), relation.step, self._scale)
+        radius = self._scale.radius
+        smooth = len(self._last_steps) == _SMOOTH and max(self._last_steps) < radius
+        if smooth or relation.step < self._scale.step:
+            reach = _SMOOTH_REACH * radius if smooth else radius
+            return "path", self._threads.on_path(q, self._window.thread(1), reach)
         return "free", None
 
     def _head(self, q: Query) -> None:
@@ -179,18 +185,19 @@ class Trail:
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 
     def _excuse(self, strongest: float) -> None:
-        """Judge at 8 origins and at every 16 more whether this is honest data on another scale."""
+        """Judge at 8 origins and at every 16 more: is this honest data on another scale, or mixtures of it?"""
         if strongest <= _DOUBTFUL:
             return
         size = self.heads // 16 * 16 if self.heads >= 16 else _EARLY * (self.heads >= _EARLY)
         if size != self._excuse_at:
             self._excuse_at = size
             self.rescaled = size > 0 and self._honest.rescaled(self._heads, self._head_margins, self._scale)
+            self.contracted = size > 0 and self._honest.contracted(self._heads, self._scale)
 
     def page(self) -> Page:
         """Everything, as arrays."""
         counts = [
-            self.heads, self.asked, self.judged, self._excuse_at, self.rescaled, self._sweep,
+            self.heads, self.asked, self.judged, self._excuse_at, self.rescaled, self.contracted, self._sweep,
             LINKS.index(self._made_of),
         ]  # fmt: skip
         return {
@@ -199,6 +206,7 @@ class Trail:
             "head_margins": self._head_margins.copy(),
             "links": self.links.copy(),
             "counts": np.array(counts, np.int64),
+            "last_steps": np.array(self._last_steps, np.float64),
         }  # fmt: skip
 
     def restore(self, page: Page) -> None:
@@ -210,6 +218,8 @@ class Trail:
         self._steps.restore(page)
         self._heads, self._head_margins = page["heads"].astype(np.float32), page["head_margins"].astype(np.float64)
         self.links = page["links"].astype(np.int64)
-        heads, asked, judged, excuse_at, rescaled, sweep, made_of = page["counts"].tolist()
+        heads, asked, judged, excuse_at, rescaled, contracted, sweep, made_of = page["counts"].tolist()
+        self._last_steps = tuple(page["last_steps"].tolist())
         self.heads, self.asked, self.judged, self._excuse_at = heads, asked, judged, excuse_at
-        self.rescaled, self._sweep, self._made_of = bool(rescaled), sweep, LINKS[made_of]
+        self.rescaled, self.contracted = bool(rescaled), bool(contracted)
+        self._sweep, self._made_of = sweep, LINKS[made_of]
