@@ -2,7 +2,7 @@
 
 Two stages: the tests of queries only suspect (`unusual_client`, severity info); the second stage, which sees how a
 client moves from query to query, names. A client stays suspected or named until a day has passed without new
-evidence; then its incident closes, and it is judged anew.
+evidence; then its incidents close, and it is judged anew. Of each kind of attack it has one incident.
 """
 
 from __future__ import annotations
@@ -63,9 +63,12 @@ class _Named:
     """A client that an incident is open about. Times are event times in epoch seconds."""
 
     kind: str
+    """What it was named for last."""
     last: float
     told: dict[str, float]
     """Test → when it was last reported."""
+    kinds: list[str]
+    """Kinds of the incidents that are open, one each."""
 
 
 class Suspicion:
@@ -138,7 +141,13 @@ class Suspicion:
             return {}
         evidence: dict[str, F64] = {t: e.log_e[:, k] for e in given for k, t in enumerate(e.tests)}
         least = self.account.threshold - _EASIER
-        attackers = {client for client, named in self._named.items() if named.kind != UNUSUAL}
+        now = float(views.batch.time.max(initial=-math.inf))
+        # Named within the hour: nothing new can be told, so nothing need be watched.
+        attackers = {
+            client
+            for client, named in self._named.items()
+            if named.kind != UNUSUAL and now - max(named.told.values()) < REPEAT
+        }
         found = self._second.judge(views, evidence, self.account.level, least, attackers)
         return {naming.client: naming for naming in found}
 
@@ -150,27 +159,15 @@ class Suspicion:
             self.account.release(client)
             if self._second is not None:
                 self._second.release(client)
-            yield Finding(
-                detector=next(iter(named.told)),
-                kind=named.kind,
-                account="attack",
-                severity="info",
-                time=watermark,
-                row=-1,
-                position=0,
-                subjects=(),
-                onset=named.last,
-                measures=(),
-                cause=_cause(client, named.kind),
-                action="recover",
-            )
+            for kind in named.kinds:
+                yield _recovery(next(iter(named.told)), kind, client, watermark, named.last)
 
     def dirty(self) -> dict[str, Page]:
         """Pages changed since the last call."""
         pages = self.account.dirty()
         if self._changed or pages:
             self._changed = False
-            rows: list[Any] = [[c, n.kind, n.last, n.told] for c, n in self._named.items()]
+            rows: list[Any] = [[c, n.kind, n.last, n.told, n.kinds] for c, n in self._named.items()]
             pages["named"] = {
                 "named": np.frombuffer(json.dumps(rows).encode(), np.uint8).copy(),
                 "seen": np.array([self._events, self._first, self._last]),
@@ -187,7 +184,7 @@ class Suspicion:
         own = {name: page for name, page in pages.items() if name != "named" and not name.startswith(_MOVES)}
         self.account.restore(own)
         rows = json.loads(named["named"].astype(np.uint8).tobytes())
-        self._named = {client: _Named(kind, last, told) for client, kind, last, told in rows}
+        self._named = {client: _Named(kind, last, told, kinds) for client, kind, last, told, kinds in rows}
         events, self._first, self._last = named["seen"].tolist()
         self._events = int(events)
         self._set_threshold()
@@ -242,7 +239,7 @@ class Suspicion:
         measures = [
             Measure(
                 SECOND_STAGE, f"client {naming.client}", named.hits, named.usual * named.n, QUERIES, named.n, since,
-                now,                statistic=MOVE_WORDS[named.evidence],
+                now, statistic=MOVE_WORDS[named.evidence],
             )
         ]  # fmt: skip
         if named.log_e > 0:
@@ -256,14 +253,19 @@ class Suspicion:
     def _entered(self, client: str, kind: str, now: float) -> dict[str, str]:
         """Note whom and what an incident is about. An attack takes over the incident of an unusual client."""
         self._changed = True
-        named = self._named.get(client)
-        detail: dict[str, str] = {}
-        if named is None or (named.kind == UNUSUAL and kind != UNUSUAL):
-            if named is not None:
-                detail[SUPERSEDES] = _cause(client, UNUSUAL)
-            named = self._named[client] = _Named(kind, now, {})
+        named = self._named.setdefault(client, _Named(kind, now, {}, []))
         named.last = max(named.last, now)
-        if named.kind != UNUSUAL and self._second is not None:
+        detail: dict[str, str] = {}
+        if named.kinds and (kind == UNUSUAL or self._second is None):
+            return detail
+        if kind not in named.kinds:
+            if UNUSUAL in named.kinds:
+                named.kinds.remove(UNUSUAL)
+                detail[SUPERSEDES] = _cause(client, UNUSUAL)
+            named.kinds.append(kind)
+            named.told = {}
+        named.kind = kind
+        if kind != UNUSUAL and self._second is not None:
             self._second.release(client)
         return detail
 
@@ -318,4 +320,11 @@ class Suspicion:
 
 
 def _cause(client: str, kind: str) -> str:
-    return f"unusual:{client}" if kind == UNUSUAL else f"client:{client}"
+    return f"client:{client}:{kind}"
+
+
+def _recovery(detector: str, kind: str, client: str, now: float, last: float) -> Finding:
+    return Finding(
+        detector=detector, kind=kind, account="attack", severity="info", time=now, row=-1, position=0, subjects=(),
+        onset=last, measures=(), cause=_cause(client, kind), action="recover",
+    )  # fmt: skip

@@ -40,6 +40,7 @@ class Honest:
         self._label: I32 = np.zeros(0, np.int32)
         self._value: F32 = np.zeros((0, 2), np.float32)
         self._kept: dict[int, tuple[float, float]] = {}
+        self._middle: tuple[float, float] | None = None
         self._compile()
 
     def measure(self, asked: Asked, scale: Scale) -> None:
@@ -85,10 +86,10 @@ class Honest:
         n = max((k for k in SIZES[2:] if k <= len(heads)), default=0)
         if not n or len(self.sample) < SIZES[0]:
             return False
-        if self._centre is None:
+        if self._middle is None:
             usual = scale.spread(self.sample)
-            self._centre = float(usual.mean()), float(usual.std())
-        mean, sd = self._centre
+            self._middle = float(usual.mean()), float(usual.std())
+        mean, sd = self._middle
         return bool(scale.spread(heads[-n:]).mean() < mean - _SURELY * sd / np.sqrt(n))
 
     def _usual(self, n: int, scale: Scale) -> tuple[float, float]:
@@ -110,7 +111,7 @@ class Honest:
 
     def _compile(self) -> None:
         self._kept.clear()
-        self._centre: tuple[float, float] | None = None
+        self._middle = None
         labels, count = np.unique(self._label, return_counts=True)
         self._classes = {
             int(label): [np.sort(self._value[self._label == label, k].astype(np.float64)) for k in range(2)]

@@ -28,7 +28,7 @@ _ROWS_SOUGHT: Final = 8
 """Youngest threads that a query may be a variation of."""
 _ROW_FROM: Final = 4
 """Members of a thread from which on it has a row that others may be variations of."""
-_COUNTS = ("id", "n", "mask", "edit")
+_COUNTS = ("id", "n", "mask", "edit", "walk")
 
 
 @dataclass(slots=True)
@@ -44,14 +44,17 @@ class Thread:
     n: int = 0
     mask: int = 0
     edit: int = 0
+    walk: int = 0
+    """Edits of the query just before."""
 
     @property
     def star(self) -> bool:
         """Variations of one record: they say nothing about a client's mix of queries."""
         return self.n >= STAR_SIZE and self.mask >= STAR_SHARE * (self.n - 1)
 
-    def take(self, q: Query, link: Link, edited: bool, e: F64) -> None:
+    def take(self, q: Query, link: Link, edited: bool, e: F64, walked: bool = False) -> None:
         """One more member."""
+        self.walk += walked
         self.n += 1
         self.mask += link == "mask"
         self.edit += edited
@@ -123,6 +126,7 @@ class Threads:
             keep.n += other.n
             keep.mask += other.mask + 1
             keep.edit += other.edit
+            keep.walk += other.walk
             keep.total = keep.total + other.total
         return keep.id
 
@@ -162,6 +166,7 @@ class Threads:
                 int(count[0]), page["thread_rows"][i].astype(np.float32), page["thread_votes"][i].astype(np.float64),
                 page["thread_anchors"][i].astype(np.float64), totals[i].astype(np.float64),
                 int(count[1]), int(count[2]), int(count[3]),
+                int(count[4]),
             )
             for i, count in enumerate(counts)
         ]  # fmt: skip

@@ -23,11 +23,13 @@ LINKS: Final = ("near", "edit", "mask", "path", "free")
 _GRID = 4
 HEADS: Final = 128
 SWEEP: Final = 60
+"""Edits of one record that are a sweep; of wide records as many as they have fields, so that asking once without each
+field, as explainers do, is none. Edits made one upon the other count from here on whatever the width."""
 SWEEP_SHARE: Final = 0.5
 _DOUBTFUL: Final = math.log(1e4)
 _EARLY: Final = 8
-_SMOOTH: Final = 4
-"""Steps in a row within the radius of a path that make a smooth motion."""
+_SMOOTH: Final = 6
+"""Steps in a row, neither near nor beyond the radius of a path, that make a smooth motion."""
 _SMOOTH_REACH: Final = 1.5
 
 
@@ -79,10 +81,12 @@ class Trail:
             thread = self._threads.begin(q)
             self._head(q)
         edited = made_of == "edit" or bool(relation and relation.even and made_of != "free")
-        thread.take(q, made_of, edited, np.exp(q.log_e))
+        walked = made_of == "edit" and relation is not None and relation.edited == 1
+        thread.take(q, made_of, edited, np.exp(q.log_e), walked)
         self._window.take(q, relation, thread.id)
         thread = self._star(q, made_of, thread)
-        self._sweep = thread.edit if thread.edit >= SWEEP_SHARE * thread.n else 0
+        enough = SWEEP if thread.walk >= SWEEP else max(SWEEP, self._scale.cells.columns)
+        self._sweep = thread.edit if thread.edit >= max(enough, SWEEP_SHARE * thread.n) else 0
         self.asked += 1
         last, self._made_of = self._made_of, made_of
         if honest:
@@ -123,7 +127,8 @@ class Trail:
         if varied is not None:
             return "mask", varied
         radius = self._scale.radius
-        smooth = len(self._last_steps) == _SMOOTH and max(self._last_steps) < radius
+        last = self._last_steps
+        smooth = len(last) == _SMOOTH and max(last) < radius and min(last) > self._scale.near
         if smooth or relation.step < self._scale.step:
             reach = _SMOOTH_REACH * radius if smooth else radius
             return "path", self._threads.on_path(q, self._window.thread(1), reach)
@@ -180,7 +185,7 @@ class Trail:
         return None
 
     def _swept(self) -> Named | None:
-        if self._sweep < max(SWEEP, self._scale.cells.columns):
+        if not self._sweep:
             return None
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 

@@ -22,8 +22,10 @@ EDIT_LLR: Final = math.log(100)
 MASK_LLR: Final = math.log(1000)
 MASK_OFF_GRID: Final = 0.1
 STRAIGHT: Final = 0.99999
-APART: Final = 0.1
-"""Share of their distance by which two queries in one direction must be apart."""
+_BESIDE: Final = 0.045
+"""Share of the way from one query to another that a line through both may miss a third by."""
+LINE_CELLS: Final = 3
+"""Cells that must move between any two of three queries on a line."""
 TINY: Final = 0.05
 """Share of what is near, below which a change of one number is a probe of the model's slope."""
 _MIDPOINTS: Final = 16
@@ -170,17 +172,21 @@ class Window:
         if len(near) < 2:
             return False
         unit = gap[near] / distance[near, None]
-        cosine = unit @ unit.T
-        # Two neighbours seen from afar lie in one direction, which says nothing of a line.
-        far = distance[near]
-        apart = np.abs(far[:, None] - far) >= APART * np.maximum(far[:, None], far)
-        cosine = np.abs(np.where(apart | (cosine < 0), cosine, 0.0))
-        r, c = divmod(int(np.argmax(cosine)), len(near))
-        if cosine[r, c] <= STRAIGHT:
+        cosine = np.abs(unit @ unit.T)
+        cosine[np.tril_indices(len(near))] = 0.0
+        pairs = np.flatnonzero(cosine > STRAIGHT)
+        if not len(pairs):
             return False
-        a, b = near[r], near[c]
-        between = self._cells[self._begin + a] != self._cells[self._begin + b]
-        return bool(min((~same[a]).sum(), (~same[b]).sum(), between.sum()) >= 3)
+        pairs = pairs[np.argsort(-cosine.ravel()[pairs], kind="stable")[:NEIGHBOURS]]
+        a, b = near[pairs // len(near)], near[pairs % len(near)]
+        # Neighbours seen from afar lie in one direction: the line between the two must lead here as well.
+        along = gap[b] - gap[a]
+        length = np.einsum("ij,ij->i", along, along)
+        beside = length - (np.einsum("ij,ij->i", along, gap[a]) / distance[a]) ** 2
+        lead = beside < _BESIDE**2 * length
+        between = (self._cells[self._begin + a] != self._cells[self._begin + b]).sum(axis=1)
+        moved = np.minimum(np.minimum((~same[a]).sum(axis=1), (~same[b]).sum(axis=1)), between)
+        return bool((lead & (length > 0) & (moved >= LINE_CELLS)).any())
 
     def _probes(self, q: Query, distance: F64, same: Bool, equal: I64, scale: Scale) -> bool:
         """Whether this query and the previous one are some third one with one number hardly changed, not the same

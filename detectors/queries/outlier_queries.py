@@ -25,6 +25,7 @@ class OutlierQueries(ConformalTest):
 
     name = "outlier_queries"
     kind = "model_extraction"
+    raises = ("unusual_client", "model_extraction")
     inputs = frozenset({"features", "reference", "client"})
     views = ("queries", DISTANCE)
     atlas = ("AML.T0024.002",)
