@@ -225,7 +225,7 @@ class Suspicion:
         named.told[suspect.test] = now
         measures = self._measures(suspect, now, usual)
         if named.kind == UNUSUAL:
-            measures += self._look(suspect.client, suspect.since, now)
+            measures += self._look(suspect, now)
         atlas = self._atlas[suspect.test] if named.kind != UNUSUAL else ()
         return self._told(suspect.client, batch, suspect.row, suspect.test, suspect.since, measures, atlas, detail)
 
@@ -263,7 +263,6 @@ class Suspicion:
                 named.kinds.remove(UNUSUAL)
                 detail[SUPERSEDES] = _cause(client, UNUSUAL)
             named.kinds.append(kind)
-            named.told = {}
         named.kind = kind
         if kind != UNUSUAL and self._second is not None:
             self._second.release(client)
@@ -299,13 +298,13 @@ class Suspicion:
             detail=detail,
         )
 
-    def _look(self, client: str, since: float, now: float) -> tuple[Measure, ...]:
+    def _look(self, suspect: Suspect, now: float) -> tuple[Measure, ...]:
         """What the queries of an unusual client look like, as a measure."""
-        look = None if self._second is None else self._second.look(client)
+        look = None if self._second is None else self._second.look(suspect.client, suspect.row)
         if look is None:
             return ()
         stream, words = LOOK_WORDS[look.kind]
-        return (Measure(SECOND_STAGE, stream, look.count, 0.0, QUERIES, look.n, since, now, statistic=words),)
+        return (Measure(SECOND_STAGE, stream, look.count, 0.0, QUERIES, look.n, suspect.since, now, statistic=words),)
 
     def _measures(self, suspect: Suspect, now: float, usual: float) -> tuple[Measure, ...]:
         share = Measure(

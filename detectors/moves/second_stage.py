@@ -75,16 +75,18 @@ class SecondStage:
         self._measured = self._changed = False
         self._trails: dict[str, _Watched] = {}
         self._gone: set[int] = set()
+        self._looks: dict[str, list[tuple[int, Look]]] = {}
+        """Of the batch judged last: rows of each watched client, and what it looked like there."""
 
     @property
     def watched(self) -> int:
         """Clients under watch."""
         return len(self._trails)
 
-    def look(self, client: str) -> Look | None:
-        """What the queries of a watched client look like; None for one that is not watched."""
-        watched = self._trails.get(client)
-        return None if watched is None else look_of(watched.trail)
+    def look(self, client: str, row: int) -> Look | None:
+        """What a client's queries looked like up to `row` of the batch judged last; None if it was not watched."""
+        looks = self._looks.get(client, ())
+        return next((look for at, look in reversed(looks) if at <= row), None)
 
     def release(self, client: str) -> None:
         """Watch this client no longer: it is named, or forgotten."""
@@ -105,6 +107,7 @@ class SecondStage:
         rows = np.flatnonzero(queries.distinct)
         asked = self._asked(views, queries, evidence, rows)
         self._measure(asked, bool(queries.honest.all()))
+        self._looks = {}
         namings = self._judge(batch, asked, rows, level, least, known) if self._measured else []
         self._recent.take(asked)
         self._bound()
@@ -161,7 +164,7 @@ class SecondStage:
                 since = self._recent.taken + int(at[first]) - HELD
                 self._watch(name, int(asked.owner[at[0]]), since, REFILL - first)
                 self._trails[name].since = float(batch.time[rows[at[first]]])
-            row = self._follow(name, asked.rows(at), level[rows[at]], first, least)
+            row = self._follow(name, asked.rows(at), rows[at], level[rows[at]], first, least)
             if row is not None:
                 begun = self._trails[name].since
                 namings.append(Naming(name, int(rows[at[row[0]]]), begun, row[1]))
@@ -177,10 +180,13 @@ class SecondStage:
         slot = next(k for k in range(len(taken) + 1) if k not in taken)
         self._trails[client] = _Watched(trail, slot)
 
-    def _follow(self, client: str, asked: Asked, level: F64, first: int, least: float) -> tuple[int, Named] | None:
+    def _follow(
+        self, client: str, asked: Asked, rows: I64, level: F64, first: int, least: float
+    ) -> tuple[int, Named] | None:
         """Take a client's queries in order; index and reason at which it is named, from index `first` on."""
         watched = self._trails[client]
         watched.changed = True
+        looks = self._looks[client] = []
         for i, q in enumerate(queries_of(asked, self._scale, self._honest)):
             honest = bool(asked.honest[i])
             watched.trail.take(q, honest)
@@ -188,6 +194,7 @@ class SecondStage:
             watched.idle = 0 if watched.level >= WATCHED else watched.idle + 1
             if honest or i < first:
                 continue
+            looks.append((int(rows[i]), look_of(watched.trail)))
             named = watched.trail.named(least)
             if named is not None:
                 return i, named
