@@ -44,27 +44,28 @@ class Recent:
 
     def star(self) -> frozenset[int]:
         """Threads of the queries that look copied from one hidden row; empty when there are fewer than 8."""
-        n = len(self._cells)
-        gain = np.zeros(n)
-        for j in range(self._cells.shape[1]):
-            gain += self._column(j)
+        gain = self._gain()
+        n = len(gain)
         sure = gain > _SURE
         if sure.sum() >= max(STAR_SIZE, n / 2):
             # An established row: the odds now speak for membership too.
             sure = gain > _DOUBT
         return frozenset(self._thread[sure].tolist()) if sure.sum() >= STAR_SIZE else frozenset()
 
-    def _column(self, j: int) -> F64:
-        """What one column says of each query: of the value that speaks most for a copy, if any does."""
+    def _gain(self) -> F64:
+        """(n,) how likely each query is a copy, by the value of each column that speaks most for one, if any does."""
         n = len(self._cells)
-        _, first, code, count = np.unique(self._cells[:, j], return_index=True, return_inverse=True, return_counts=True)
-        share = self._share[first, j]
-        kept = np.log((KEPT + (1 - KEPT) * share) / share)
+        same = self._cells[:, None, :] == self._cells[None, :, :]
+        count = same.sum(axis=1)
+        kept = np.log((KEPT + (1 - KEPT) * self._share) / self._share)
         weight = np.where(count >= _LEAST, count * kept + (n - count) * math.log(1 - KEPT), -np.inf)
-        best = int(np.argmax(weight))
-        if weight[best] <= math.log(n):  # pays for having chosen the value after the fact
-            return np.zeros(n)
-        gain: F64 = np.where(code.reshape(-1) == best, kept[best], math.log(1 - KEPT))
+        best = np.argmax(weight, axis=0)
+        columns = np.arange(weight.shape[1])
+        # Pays for having chosen the value after the fact.
+        columns = columns[weight[best, columns] > math.log(n)]
+        best = best[columns]
+        told = np.where(same[best, :, columns], kept[best, columns][:, None], math.log(1 - KEPT))
+        gain: F64 = told.sum(axis=0)
         return gain
 
     def page(self) -> Page:
