@@ -29,7 +29,7 @@ from detectors.views.projection import projection_for
 
 WATCHED: Final = math.log(100)
 """Log-evidence of one test from which on a client is watched."""
-REFILL: Final = 128
+REFILL: Final = 64
 """Earlier queries, at most, that a trail begins with."""
 IDLE: Final = 256
 """Queries without evidence after which a trail is let go."""
