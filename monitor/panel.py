@@ -344,6 +344,8 @@ class Panel:
             self._found += [_Found(finding) for finding in ask(self.suspicion)]
         except Exception as error:
             self.failures.append((ATTACK, whereabouts(error)))
+        self.failures += [(ATTACK, failure) for failure in self.suspicion.failures]
+        self.suspicion.failures.clear()
 
     def _settle(self, detector: Detector, evidence: Evidence, batch: Rows) -> None:
         verdict = self.account.judge(evidence)

@@ -42,6 +42,7 @@ from detectors.base import (
 )
 from detectors.client_account import ClientAccount
 from detectors.moves.second_stage import Naming, SecondStage
+from monitor.printable import whereabouts
 
 QUIET = 86_400.0
 """Seconds without new evidence after which a named client is let go."""
@@ -89,6 +90,8 @@ class Suspicion:
         self._atlas = {d.name: d.atlas for d in detectors}
         self._services = dict(services)
         self._second = second
+        self.failures: list[str] = []
+        """Errors that stopped the second stage, not yet told; the caller empties it."""
         self._named: dict[str, _Named] = {}
         self._given: list[ClientEvidence] = []
         self._events = 0
@@ -148,7 +151,13 @@ class Suspicion:
             for client, named in self._named.items()
             if named.kind != UNUSUAL and now - max(named.told.values()) < REPEAT
         }
-        found = self._second.judge(views, evidence, self.account.level, least, attackers)
+        try:
+            found = self._second.judge(views, evidence, self.account.level, least, attackers)
+        except Exception as error:
+            # Better too many names than none: from here on the tests name whom they suspect.
+            self._second = None
+            self.failures.append(whereabouts(error))
+            return {}
         return {naming.client: naming for naming in found}
 
     def advance(self, watermark: float) -> Iterator[Finding]:

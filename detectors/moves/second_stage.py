@@ -243,6 +243,7 @@ class SecondStage:
             self._restore(dict(pages))
         except (KeyError, ValueError, IndexError) as error:
             self._begin()
+            self._gone = {int(name.removeprefix("trail")) for name in pages if name.startswith("trail")}
             raise StateError(f"the trails of watched clients start anew: {error}") from error
 
     def _restore(self, pages: dict[str, Page]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import F64, Batch, Finding, Rows
@@ -126,6 +127,18 @@ def test_restored_in_the_middle_it_names_alike() -> None:
     two.position, two.book = one.position, one.book
     two.feed(given[37:])
     assert one.findings + two.findings == whole.findings != []
+
+
+def test_without_a_second_stage_the_tests_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ArithmeticError("no")
+
+    watch = Watch().calibrated()
+    monkeypatch.setattr("detectors.moves.second_stage.SecondStage.judge", broken)
+    with pytest.raises(AssertionError):
+        watch.feed(later(drawn(150, 5)))
+    assert len(watch.panel.failures) == 1 and "ArithmeticError" in watch.panel.failures[0][1]
+    assert [i.severity for i in watch.of("model_extraction")] == ["warning"]
 
 
 def _empty() -> Batch:

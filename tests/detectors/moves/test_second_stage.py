@@ -103,6 +103,7 @@ def test_state_of_another_reference_is_refused_and_it_starts_anew() -> None:
     with pytest.raises(StateError, match="start anew"):
         run.stage.restore(pages)
     assert run.stage.watched == 0 and run.found == []
+    assert not len(run.stage.dirty()["trail0"]["watched"])  # what was stored is taken away
 
 
 def test_a_trail_is_let_go_after_a_while_without_evidence() -> None:
