@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from alerts.taxonomy import taxonomy_of
+
 _SPEAKS_FOR: Final = {
     "near_duplicate_queries": "adversarial_input",
     "margin_queries": "adversarial_input",
@@ -25,6 +27,59 @@ WORDS: Final = {
     "training_row_queries": "queries that repeat training rows",
 }
 """What each test counts, as a why says it."""
+
+
+TRAINING_ROWS: Final = "training_row_queries"
+"""The test that names by itself: no honest look-alike repeats training rows."""
+SECOND_STAGE: Final = "query_moves"
+"""What a finding of the second stage gives as its detector."""
+_MOVE_SPEAKS_FOR: Final = {
+    "flip": "adversarial_input",
+    "line": "adversarial_input",
+    "mirror": "adversarial_input",
+    "probe": "adversarial_input",
+    "twin": "adversarial_input",
+    "follow": "adversarial_input",
+    "near": "adversarial_input",
+    "margin": "adversarial_input",
+    "outlier": "model_extraction",
+    "dependence": "model_extraction",
+    "grid": "model_extraction",
+    "sweep": "model_extraction",
+}
+MOVE_WORDS: Final = {
+    "flip": "close to an earlier one of its own changed the answer",
+    "line": "lie on lines between two of its own earlier queries",
+    "mirror": "mirror the one before around a point already asked",
+    "probe": "change one number hardly, field by field",
+    "twin": "mirror the one before in a single field",
+    "follow": "go on from the one before where it had come closer to another answer",
+    "near": "begin anew, close to queries of other clients",
+    "margin": "begin anew, at the decision boundary",
+    "outlier": "begin anew, far from the reference data",
+    "dependence": "begin anew, with fields that do not belong together",
+    "grid": "begin anew, with values between those of the data, as mixtures of real records have",
+    "sweep": "change one or two fields of one record",
+}
+"""What the queries did that name an attacker, as a why says it after "312 of 340 queries"."""
+LOOK_WORDS: Final = {
+    "steady": ("it looks like a steady source", "follow from one another in small steps"),
+    "variations": ("it looks like variations of a record", "are copies of one record with fields masked"),
+    "one field": ("it looks like one field at a time", "differ from an earlier one in one or two fields"),
+    "rescaled": ("it looks like the same data on another scale", "were made from no other"),
+    "other": ("it looks like another mix of inputs", "were made from no other"),
+}
+"""What an unusual client looks like, and what its queries do."""
+
+
+def attack_of_move(move: str) -> str:
+    """The kind of attack that evidence of the second stage speaks for."""
+    return _MOVE_SPEAKS_FOR[move]
+
+
+def atlas_of(kind: str) -> tuple[str, ...]:
+    """MITRE ATLAS ids of a kind of attack."""
+    return tuple(taxonomy_of(kind)["mitre_atlas"])
 
 
 def attack_of(test: str, evidence: Mapping[str, float]) -> str:

@@ -20,6 +20,8 @@ Status = Literal["open", "acknowledged", "silenced", "resolved"]
 SAME_CAUSE_EVENTS = 1_000
 MAX_MEASURES = 64
 """Stored measures per incident: a storm of alarms of one cause must not grow a row without bound."""
+SUPERSEDES = "supersedes"
+"""Key of `Finding.detail`: the cause whose incident this finding's incident takes over."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -120,7 +122,10 @@ class IncidentBook:
         if finding.action == "recover":
             return self._recover(sighting)
         live = self._same_cause(sighting)
-        return self._put(self._opened(sighting) if live is None else self._fed(live, sighting))
+        incident = self._put(self._opened(sighting) if live is None else self._fed(live, sighting))
+        if SUPERSEDES in finding.detail:
+            self._supersede(finding.detail[SUPERSEDES], incident, finding.time)
+        return incident
 
     def acknowledge(self, incident: str, by: str) -> Incident:
         """Mark as seen by a person. KeyError when there is no such live incident."""
@@ -170,6 +175,12 @@ class IncidentBook:
                     return self._put(replace(incident, held_by=left))
                 return self.resolve(incident.id, finding.time, "recovered")
         return None
+
+    def _supersede(self, cause: str, by: Incident, at: float) -> None:
+        """What was known under `cause` is now told by another incident: it closes with a link."""
+        for incident in self.open():
+            if incident.subject == by.subject and incident.id != by.id and cause in incident.held_by:
+                self.resolve(incident.id, at, f"superseded by {by.id}")
 
     def _opened(self, sighting: Sighting) -> Incident:
         finding = sighting.finding

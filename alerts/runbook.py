@@ -15,6 +15,7 @@ _SEVERITY: Final[Mapping[str, str]] = {
     "adversarial_input": "warning; of a declared service account: info",
     "model_extraction": "warning; of a declared service account: info",
     "membership_inference": "warning; of a declared service account: info",
+    "unusual_client": "info",
     "traffic_anomaly": "warning; a metric series that fell silent: info",
     "monitor_health": "warning; what only needs to be known, such as a fresh start or a reload in part: info",
 }

@@ -12,6 +12,8 @@ EVIDENCE = "evidence"
 """Statistic of the measure that carries the evidence ratio (capital at the alarm over what was injected)."""
 UNIT = "unit"
 """Statistic of the measure that carries the factor of what looks like a change of unit."""
+QUERIES = "queries"
+"""Unit of a measure that counts queries of a client: `observed` of `n`; its statistic says what they did."""
 NAMED = 3
 """Fields told in full; further ones are counted."""
 
@@ -70,6 +72,9 @@ def _part(measure: Measure) -> str:
     if measure.statistic in _FLOW:
         name, now, before = _name(measure), number(measure.observed), number(measure.expected)
         return _FLOW[measure.statistic].format(name=name, now=now, before=before)
+    if measure.unit == QUERIES:
+        counted = f"{number(measure.observed)} of {number(measure.n)} queries {measure.statistic}"
+        return f"{_name(measure)}: {counted}"
     what = _WORDS.get(measure.unit, measure.unit)
     statistic = measure.statistic.replace("_", " ")
     if measure.unit not in ("share", "rate"):

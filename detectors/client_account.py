@@ -45,6 +45,8 @@ class ClientAccount:
         self.max_clients = max_clients
         self.evicted = 0
         """Clients with evidence forgotten for want of room."""
+        self.level: F64 = np.zeros(0)
+        """Of each event judged last: the log-evidence of the strongest test against its client after it."""
         self._row: dict[str, int] = {}
         self._free: list[int] = []
         self._held = _Evidence.zeros(0, len(self.tests))
@@ -75,6 +77,7 @@ class ClientAccount:
         tests that are not registered, or not a number.
         """
         self._check(evidence)
+        self.level = np.zeros(len(evidence.client))
         rows = np.flatnonzero(evidence.client >= 0)
         if not len(rows):
             return ()
@@ -86,6 +89,7 @@ class ClientAccount:
         step = np.zeros((len(order), len(self.tests)), np.int64)
         step[:, columns] = np.rint(np.clip(evidence.log_e[order], -MAX_LOG_E, MAX_LOG_E) / UNIT)
         path = _walk(self._held.rows(at), step, evidence.time[order], counts)
+        self.level[order] = path.sum.max(axis=1) * UNIT
         suspects = self._suspects(names, order, counts, path)
         self._keep(names, at, np.cumsum(counts) - 1, path, suspects)
         return suspects

@@ -33,6 +33,7 @@ from detectors.base import (
     registry,
 )
 from detectors.findings import AlarmContext, alarm_finding
+from detectors.moves.second_stage import SecondStage
 from detectors.queries.query_log import QueryLog
 from detectors.reference import Reference
 from monitor.printable import whereabouts
@@ -133,7 +134,9 @@ class Panel:
         per_client = [r for r in self._runners if r.detector.account == "attack"]
         budget = self._settings.attack_budget * _MONTH / self._settings.per
         self.suspicion = (
-            Suspicion([r.detector for r in per_client], budget, self._settings.services) if per_client else None
+            Suspicion([r.detector for r in per_client], budget, self._settings.services, SecondStage(self.context))
+            if per_client
+            else None
         )
         self._attack_hash = _hash([r.detector.name for r in per_client])
         self._latches: dict[str, str] = {}
@@ -164,7 +167,7 @@ class Panel:
         views = self._views(seen)
         for runner in self._runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
-        self._suspect(lambda suspicion: suspicion.judge(seen))
+        self._suspect(lambda suspicion: suspicion.judge(seen, views))
         self._report(batch, report)
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
@@ -354,6 +357,8 @@ class Panel:
             self._found += [_Found(finding) for finding in ask(self.suspicion)]
         except Exception as error:
             self.failures.append((ATTACK, whereabouts(error)))
+        self.failures += [(ATTACK, failure) for failure in self.suspicion.failures]
+        self.suspicion.failures.clear()
 
     def _settle(self, detector: Detector, evidence: Evidence, batch: Rows) -> None:
         verdict = self.account.judge(evidence)

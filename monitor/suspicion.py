@@ -1,6 +1,8 @@
 """What speaks against the clients of one model: evidence of all tests in one account, and whom it names.
 
-A client stays named until a day has passed without new evidence; then its incident closes, and it is judged anew.
+Two stages: the tests of queries only suspect (`unusual_client`, severity info); the second stage, which sees how a
+client moves from query to query, names. A client stays suspected or named until a day has passed without new
+evidence; then its incidents close, and it is judged anew. Of each kind of attack it has one incident.
 """
 
 from __future__ import annotations
@@ -13,9 +15,34 @@ from typing import Any
 
 import numpy as np
 
-from alerts.attribution import WORDS, attack_of
-from detectors.base import Batch, ClientEvidence, Detector, Finding, Measure, Page, StateError, SubjectRef, Suspect
+from alerts.attribution import (
+    LOOK_WORDS,
+    MOVE_WORDS,
+    SECOND_STAGE,
+    TRAINING_ROWS,
+    WORDS,
+    atlas_of,
+    attack_of,
+    attack_of_move,
+)
+from alerts.incidents import SUPERSEDES
+from alerts.why import QUERIES
+from detectors.base import (
+    F64,
+    Batch,
+    ClientEvidence,
+    Detector,
+    Finding,
+    Measure,
+    Page,
+    StateError,
+    SubjectRef,
+    Suspect,
+    Views,
+)
 from detectors.client_account import ClientAccount
+from detectors.moves.second_stage import Naming, SecondStage
+from monitor.printable import whereabouts
 
 QUIET = 86_400.0
 """Seconds without new evidence after which a named client is let go."""
@@ -23,6 +50,11 @@ REPEAT = 3_600.0
 """Seconds between two findings about the same client and test."""
 _DAY = 86_400.0
 _MONTH = 30 * _DAY
+UNUSUAL = "unusual_client"
+_EASIER = math.log(100)
+"""A client is named at a hundredth of the evidence ratio at which a single test suspects it."""
+_MOVES = "moves."
+"""Begins the names of the second stage's pages."""
 _FIRST_N30 = 1_000_000.0
 """Events a month that are assumed until a day of traffic has been seen."""
 
@@ -32,19 +64,34 @@ class _Named:
     """A client that an incident is open about. Times are event times in epoch seconds."""
 
     kind: str
+    """What it was named for last."""
     last: float
     told: dict[str, float]
     """Test → when it was last reported."""
+    kinds: list[str]
+    """Kinds of the incidents that are open, one each."""
 
 
 class Suspicion:
     """The attack account of one model. Evidence is gathered while detectors run, and judged when all have."""
 
-    def __init__(self, detectors: Sequence[Detector], budget: float, services: Mapping[str, str]) -> None:
-        """`services` maps declared service accounts (as they stand in events) to their names."""
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        budget: float,
+        services: Mapping[str, str],
+        second: SecondStage | None = None,
+    ) -> None:
+        """`services` maps declared service accounts (as they stand in events) to their names.
+
+        Without a `second` stage the tests of queries name whom they suspect.
+        """
         self.account = ClientAccount(budget, [d.name for d in detectors], _FIRST_N30)
         self._atlas = {d.name: d.atlas for d in detectors}
         self._services = dict(services)
+        self._second = second
+        self.failures: list[str] = []
+        """Errors that stopped the second stage, not yet told; the caller empties it."""
         self._named: dict[str, _Named] = {}
         self._given: list[ClientEvidence] = []
         self._events = 0
@@ -53,19 +100,33 @@ class Suspicion:
 
     @property
     def named(self) -> int:
-        """Clients that incidents are open about."""
+        """Clients that incidents are open about, suspects among them."""
         return len(self._named)
+
+    @property
+    def watched(self) -> int:
+        """Clients that the second stage watches."""
+        return 0 if self._second is None else self._second.watched
 
     def add(self, evidence: ClientEvidence) -> None:
         """Take the evidence of one detector on the events of the batch at hand."""
         self._given.append(evidence)
 
-    def judge(self, batch: Batch) -> Iterator[Finding]:
-        """Findings on this batch, in the order of its events."""
+    def judge(self, batch: Batch, views: Views | None = None) -> Iterator[Finding]:
+        """Findings on this batch, in the order of its events. The second stage needs the `views` of the batch."""
         given, self._given = self._given, []
         self._count(batch)
+        suspects, usual = self._suspects(batch, given)
+        namings = self._namings(views, given)
+        findings = [self._suspected(s, batch, usual[s.test], namings) for s in suspects]
+        findings += [self._attacks(naming, batch) for naming in namings.values()]
+        yield from sorted((f for f in findings if f is not None), key=lambda f: f.row)
+
+    def _suspects(self, batch: Batch, given: Sequence[ClientEvidence]) -> tuple[tuple[Suspect, ...], dict[str, float]]:
+        """Who crossed the threshold of a test, and the share of an honest client's hits by test."""
         if not given:
-            return
+            self.account.level = np.zeros(len(batch))
+            return (), {}
         joined = ClientEvidence(
             detector="queries",
             log_e=np.concatenate([e.log_e for e in given], axis=1),
@@ -75,11 +136,29 @@ class Suspicion:
             tests=tuple(t for e in given for t in e.tests),
             usual=tuple(u for e in given for u in e.usual),
         )
-        usual = dict(zip(joined.tests, joined.usual, strict=True))
-        for suspect in self.account.judge(joined):
-            finding = self._finding(suspect, batch, usual[suspect.test])
-            if finding is not None:
-                yield finding
+        return self.account.judge(joined), dict(zip(joined.tests, joined.usual, strict=True))
+
+    def _namings(self, views: Views | None, given: Sequence[ClientEvidence]) -> dict[str, Naming]:
+        """Whom the second stage names in this batch, by client."""
+        if self._second is None or views is None:
+            return {}
+        evidence: dict[str, F64] = {t: e.log_e[:, k] for e in given for k, t in enumerate(e.tests)}
+        least = self.account.threshold - _EASIER
+        now = float(views.batch.time.max(initial=-math.inf))
+        # Named within the hour: nothing new can be told, so nothing need be watched.
+        attackers = {
+            client
+            for client, named in self._named.items()
+            if named.kind != UNUSUAL and now - max(named.told.values()) < REPEAT
+        }
+        try:
+            found = self._second.judge(views, evidence, self.account.level, least, attackers)
+        except Exception as error:
+            # Better too many names than none: from here on the tests name whom they suspect.
+            self._second = None
+            self.failures.append(whereabouts(error))
+            return {}
+        return {naming.client: naming for naming in found}
 
     def advance(self, watermark: float) -> Iterator[Finding]:
         """Let go whoever has been quiet for a day."""
@@ -87,31 +166,23 @@ class Suspicion:
             named = self._named.pop(client)
             self._changed = True
             self.account.release(client)
-            yield Finding(
-                detector=next(iter(named.told)),
-                kind=named.kind,
-                account="attack",
-                severity="info",
-                time=watermark,
-                row=-1,
-                position=0,
-                subjects=(),
-                onset=named.last,
-                measures=(),
-                cause=_cause(client),
-                action="recover",
-            )
+            if self._second is not None:
+                self._second.release(client)
+            for kind in named.kinds:
+                yield _recovery(next(iter(named.told)), kind, client, watermark, named.last)
 
     def dirty(self) -> dict[str, Page]:
         """Pages changed since the last call."""
         pages = self.account.dirty()
         if self._changed or pages:
             self._changed = False
-            rows: list[Any] = [[c, n.kind, n.last, n.told] for c, n in self._named.items()]
+            rows: list[Any] = [[c, n.kind, n.last, n.told, n.kinds] for c, n in self._named.items()]
             pages["named"] = {
                 "named": np.frombuffer(json.dumps(rows).encode(), np.uint8).copy(),
                 "seen": np.array([self._events, self._first, self._last]),
             }
+        if self._second is not None:
+            pages |= {_MOVES + name: page for name, page in self._second.dirty().items()}
         return pages
 
     def restore(self, pages: Mapping[str, Page]) -> None:
@@ -119,12 +190,16 @@ class Suspicion:
         named = pages.get("named")
         if named is None or named["seen"].shape != (3,):
             raise StateError("the page of named clients is missing or has another shape")
-        self.account.restore({name: page for name, page in pages.items() if name != "named"})
+        own = {name: page for name, page in pages.items() if name != "named" and not name.startswith(_MOVES)}
+        self.account.restore(own)
         rows = json.loads(named["named"].astype(np.uint8).tobytes())
-        self._named = {client: _Named(kind, last, told) for client, kind, last, told in rows}
+        self._named = {client: _Named(kind, last, told, kinds) for client, kind, last, told, kinds in rows}
         events, self._first, self._last = named["seen"].tolist()
         self._events = int(events)
         self._set_threshold()
+        if self._second is not None:
+            moves = {n.removeprefix(_MOVES): page for n, page in pages.items() if n.startswith(_MOVES)}
+            self._second.restore(moves)
 
     def _count(self, batch: Batch) -> None:
         """Keep the monthly volume, on which the threshold depends. It is moved between batches only."""
@@ -143,33 +218,102 @@ class Suspicion:
         if span >= _DAY:
             self.account.n30 = self._events / span * _MONTH
 
-    def _finding(self, suspect: Suspect, batch: Batch, usual: float) -> Finding | None:
+    def _suspected(self, suspect: Suspect, batch: Batch, usual: float, namings: Mapping[str, Naming]) -> Finding | None:
         """The finding about a client that crossed the threshold, unless the same was said within the hour."""
         now = float(batch.time[suspect.row])
-        named = self._named.get(suspect.client)
-        self._changed = True
-        if named is None:
-            named = self._named[suspect.client] = _Named(attack_of(suspect.test, suspect.evidence), now, {})
-        named.last = max(named.last, now)
+        kind = attack_of(suspect.test, suspect.evidence)
+        if self._second is not None:
+            naming = namings.get(suspect.client)
+            if naming is not None and naming.row <= suspect.row:
+                return None
+            kind = "membership_inference" if suspect.test == TRAINING_ROWS else UNUSUAL
+        detail = self._entered(suspect.client, kind, now)
+        named = self._named[suspect.client]
         if now - named.told.get(suspect.test, -math.inf) < REPEAT:
             return None
         named.told[suspect.test] = now
-        version = int(batch.version[suspect.row])
+        measures = self._measures(suspect, now, usual)
+        if named.kind == UNUSUAL:
+            measures += self._look(suspect, now)
+        atlas = self._atlas[suspect.test] if named.kind != UNUSUAL else ()
+        return self._told(suspect.client, batch, suspect.row, suspect.test, suspect.since, measures, atlas, detail)
+
+    def _attacks(self, naming: Naming, batch: Batch) -> Finding:
+        """The finding about a client that the second stage names."""
+        now = float(batch.time[naming.row])
+        kind = attack_of_move(naming.named.evidence)
+        detail = self._entered(naming.client, kind, now)
+        self._named[naming.client].told[SECOND_STAGE] = now
+        named, since = naming.named, naming.since
+        measures = [
+            Measure(
+                SECOND_STAGE, f"client {naming.client}", named.hits, named.usual * named.n, QUERIES, named.n, since,
+                now, statistic=MOVE_WORDS[named.evidence],
+            )
+        ]  # fmt: skip
+        if named.log_e > 0:
+            ratio = math.exp(min(named.log_e, 700.0))
+            measures.append(
+                Measure(SECOND_STAGE, SECOND_STAGE, ratio, 1.0, "ratio", named.n, since, now, statistic="evidence")
+            )
+        atlas = atlas_of(kind)
+        return self._told(naming.client, batch, naming.row, SECOND_STAGE, since, tuple(measures), atlas, detail)
+
+    def _entered(self, client: str, kind: str, now: float) -> dict[str, str]:
+        """Note whom and what an incident is about. An attack takes over the incident of an unusual client."""
+        self._changed = True
+        named = self._named.setdefault(client, _Named(kind, now, {}, []))
+        named.last = max(named.last, now)
+        detail: dict[str, str] = {}
+        if named.kinds and (kind == UNUSUAL or self._second is None):
+            return detail
+        if kind not in named.kinds:
+            if UNUSUAL in named.kinds:
+                named.kinds.remove(UNUSUAL)
+                detail[SUPERSEDES] = _cause(client, UNUSUAL)
+            named.kinds.append(kind)
+        named.kind = kind
+        if kind != UNUSUAL and self._second is not None:
+            self._second.release(client)
+        return detail
+
+    def _told(
+        self,
+        client: str,
+        batch: Batch,
+        row: int,
+        detector: str,
+        since: float,
+        measures: tuple[Measure, ...],
+        atlas: tuple[str, ...],
+        detail: Mapping[str, str],
+    ) -> Finding:
+        kind = self._named[client].kind
+        version = int(batch.version[row])
         return Finding(
-            detector=suspect.test,
-            kind=named.kind,
+            detector=detector,
+            kind=kind,
             account="attack",
-            severity="info" if suspect.client in self._services else "warning",
-            time=now,
-            row=suspect.row,
-            position=batch.start + suspect.row,
-            subjects=(SubjectRef("client", suspect.client),),
-            onset=suspect.since,
-            measures=self._measures(suspect, now, usual),
-            cause=_cause(suspect.client),
+            severity="info" if client in self._services or kind == UNUSUAL else "warning",
+            time=float(batch.time[row]),
+            row=row,
+            position=batch.start + row,
+            subjects=(SubjectRef("client", client),),
+            onset=since,
+            measures=measures,
+            cause=_cause(client, kind),
             model_version=batch.versions[version] if version >= 0 else None,
-            atlas=self._atlas[suspect.test],
+            atlas=atlas,
+            detail=detail,
         )
+
+    def _look(self, suspect: Suspect, now: float) -> tuple[Measure, ...]:
+        """What the queries of an unusual client look like, as a measure."""
+        look = None if self._second is None else self._second.look(suspect.client, suspect.row)
+        if look is None:
+            return ()
+        stream, words = LOOK_WORDS[look.kind]
+        return (Measure(SECOND_STAGE, stream, look.count, 0.0, QUERIES, look.n, suspect.since, now, statistic=words),)
 
     def _measures(self, suspect: Suspect, now: float, usual: float) -> tuple[Measure, ...]:
         share = Measure(
@@ -183,5 +327,12 @@ class Suspicion:
         return share, evidence
 
 
-def _cause(client: str) -> str:
-    return f"client:{client}"
+def _cause(client: str, kind: str) -> str:
+    return f"client:{client}:{kind}"
+
+
+def _recovery(detector: str, kind: str, client: str, now: float, last: float) -> Finding:
+    return Finding(
+        detector=detector, kind=kind, account="attack", severity="info", time=now, row=-1, position=0, subjects=(),
+        onset=last, measures=(), cause=_cause(client, kind), action="recover",
+    )  # fmt: skip

@@ -12,6 +12,7 @@ class IndependentQueries(ConformalTest):
 
     name = "independent_queries"
     kind = "model_extraction"
+    raises = ("unusual_client", "model_extraction")
     inputs = frozenset({"features", "reference", "client"})
     views = ("queries", "dependence")
     atlas = ("AML.T0024.002",)

@@ -14,6 +14,7 @@ class MarginQueries(ConformalTest):
 
     name = "margin_queries"
     kind = "adversarial_input"
+    raises = ("unusual_client", "adversarial_input")
     inputs = frozenset({"features", "reference", "client", "scores"})
     atlas = ("AML.T0043.001", "AML.T0015")
     small = True

@@ -17,6 +17,7 @@ class NearDuplicateQueries(ConformalTest):
 
     name = "near_duplicate_queries"
     kind = "adversarial_input"
+    raises = ("unusual_client", "adversarial_input")
     inputs = frozenset({"features", "reference", "client"})
     atlas = ("AML.T0043.001", "AML.T0015")
     small = True

@@ -6,10 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I64, Batch, Views, register
+from detectors.base import F64, I64, Batch, Views, register, view
 from detectors.queries.conformal import ConformalTest
 from detectors.views.projection import F32, projection_of
 
+DISTANCE: Final = "outlier"
+"""Name of the view."""
 NEIGHBOUR: Final = 4
 """Distance to the fourth nearest reference row: the nearest alone is at the mercy of one odd row."""
 _CHUNK: Final = 256
@@ -23,25 +25,34 @@ class OutlierQueries(ConformalTest):
 
     name = "outlier_queries"
     kind = "model_extraction"
+    raises = ("unusual_client", "model_extraction")
     inputs = frozenset({"features", "reference", "client"})
-    views = ("queries", "projection")
+    views = ("queries", DISTANCE)
     atlas = ("AML.T0024.002",)
     small = False
 
     def values(self, batch: Batch, views: Views, rows: I64) -> F64:
         """Distances in units of the features' usual range."""
-        points: F32 = views.get("projection")[rows]
-        cache = views.context.cache
-        if "outlier reference" not in cache:
-            cache["outlier reference"] = _laid_out(projection_of(views).rows)
-        reference: F32 = cache["outlier reference"]
-        out = np.empty(len(rows))
-        for begin in range(0, len(rows), _CHUNK):
-            chunk = points[begin : begin + _CHUNK]
-            probe = np.concatenate([2 * chunk, np.full((len(chunk), 1), -1, np.float32)], axis=1)
-            squared = np.einsum("ij,ij->i", chunk, chunk) - _fourth_largest(probe @ reference)
-            out[begin : begin + _CHUNK] = np.sqrt(np.maximum(squared, 0.0))
-        return out
+        distance: F64 = views.get(DISTANCE)[rows]
+        return distance
+
+
+@view(DISTANCE)
+def _outlier(views: Views) -> F64:
+    """(n,) distance of each distinct query to its 4th nearest row of the reference, NaN of the others."""
+    rows = np.flatnonzero(views.get("queries").distinct)
+    points: F32 = views.get("projection")[rows]
+    cache = views.context.cache
+    if "outlier reference" not in cache:
+        cache["outlier reference"] = _laid_out(projection_of(views).rows)
+    reference: F32 = cache["outlier reference"]
+    out = np.full(len(views.batch), np.nan)
+    for begin in range(0, len(rows), _CHUNK):
+        chunk = points[begin : begin + _CHUNK]
+        probe = np.concatenate([2 * chunk, np.full((len(chunk), 1), -1, np.float32)], axis=1)
+        squared = np.einsum("ij,ij->i", chunk, chunk) - _fourth_largest(probe @ reference)
+        out[rows[begin : begin + _CHUNK]] = np.sqrt(np.maximum(squared, 0.0))
+    return out
 
 
 def _laid_out(rows: F32) -> F32:

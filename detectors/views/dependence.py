@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.base import F64, I64, Batch, Views, view
+from detectors.base import F64, I32, I64, Batch, Bool, Context, Views, view
 from detectors.numeric import valid
 from detectors.reference import Reference
 from detectors.views.projection import MAX_ROWS
@@ -29,29 +29,35 @@ class Tree:
         self._cuts = [_cuts(rows.numeric.values[ok[:, j], j]) for j in range(len(rows.numeric.names))]
         self._words = [len(words) for words in rows.category.vocabulary]
         self._size = np.array([len(c) + 2 for c in self._cuts] + [w + 2 for w in self._words], np.int64)
-        codes = self._codes(rows)[np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)]
+        codes = self._codes(rows.numeric.values, ok, rows.category.codes)[
+            np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)
+        ]
         self._take = _most_telling(codes, self._size)
         self._fit(codes[:, self._take], self._size[self._take])
 
     def of(self, batch: Batch) -> F64:
         """(n,) T of every event; 0 where the reference shows no dependence at all."""
+        ok = valid(batch.numeric.values, batch.numeric.status)
+        return self.of_columns(batch.numeric.values, ok, batch.category.codes)
+
+    def of_columns(self, values: F64, ok: Bool, category: I32) -> F64:
+        """As `of`, of numbers, which of them are there, and category codes."""
         if not len(self._left):
-            return np.zeros(len(batch))
-        codes = self._codes(batch)[:, self._take]
+            return np.zeros(len(values))
+        codes = self._codes(values, ok, category)[:, self._take]
         at = self._offset + codes[:, self._left] * self._stride + codes[:, self._right]
         total: F64 = self._table[at].sum(axis=1)
         return total
 
-    def _codes(self, batch: Batch) -> I64:
+    def _codes(self, values: F64, ok: Bool, category: I32) -> I64:
         """(n, columns) codes: bins of numbers and known categories, then unseen, then missing."""
         numbers = len(self._cuts)
-        out = np.empty((len(batch), len(self._size)), np.int64)
-        ok = valid(batch.numeric.values, batch.numeric.status)
+        out = np.empty((len(values), len(self._size)), np.int64)
         for j, cuts in enumerate(self._cuts):
-            bins = np.searchsorted(cuts, batch.numeric.values[:, j], side="right")
+            bins = np.searchsorted(cuts, values[:, j], side="right")
             out[:, j] = np.where(ok[:, j], bins, len(cuts) + 1)
         for j, words in enumerate(self._words):
-            codes = batch.category.codes[:, j].astype(np.int64)
+            codes = category[:, j].astype(np.int64)
             out[:, numbers + j] = np.where(codes < 0, words + 1, np.minimum(codes, words))
         return out
 
@@ -79,11 +85,15 @@ class Tree:
 
 @view("dependence")
 def _dependence(views: Views) -> F64:
-    cache = views.context.cache
-    if "dependence" not in cache:
-        cache["dependence"] = Tree(views.context.reference)
-    made: Tree = cache["dependence"]
-    return made.of(views.batch)
+    return tree_of(views.context).of(views.batch)
+
+
+def tree_of(context: Context) -> Tree:
+    """The tree of the model, fitted once."""
+    if "dependence" not in context.cache:
+        context.cache["dependence"] = Tree(context.reference)
+    made: Tree = context.cache["dependence"]
+    return made
 
 
 def _cuts(values: F64) -> F64:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import F64, I64, Batch, Category, Views, view
+from detectors.base import F64, I64, Batch, Context, Views, view
 from detectors.numeric import valid
 from detectors.reference import Reference
 
@@ -70,16 +70,23 @@ class Projection:
         """
         if (batch.numeric.names, batch.category.names) != self._names:
             raise ValueError("the batch has other columns than the reference")
-        ok = valid(batch.numeric.values, batch.numeric.status)
-        values = np.where(ok, batch.numeric.values, self._median)
-        scaled = np.clip((values - self._low) / self._width, -_REACH, 1 + _REACH)
+        scaled = self.scaled(batch.numeric.values, valid(batch.numeric.values, batch.numeric.status))
+        return self.points_of(scaled, batch.category.codes)
+
+    def scaled(self, values: F64, ok: npt.NDArray[np.bool_]) -> F64:
+        """(n, numbers) numbers in units of their usual range; the median where a cell is not `ok`."""
+        scaled: F64 = np.clip((np.where(ok, values, self._median) - self._low) / self._width, -_REACH, 1 + _REACH)
+        return scaled
+
+    def points_of(self, scaled: F64, codes: npt.NDArray[np.int32]) -> F32:
+        """As `points`, of numbers that are scaled and category codes (n, categories)."""
         if self._numeric is None:
-            points = np.zeros((len(batch), self.dimensions))
+            points = np.zeros((len(scaled), self.dimensions))
             points[:, : self._numbers] = scaled
         else:
             points = scaled @ self._numeric
         for j, table in enumerate(self._tables):
-            points += table.coordinates[_codes(batch.category, j, table.known)]
+            points += table.coordinates[_codes(codes[:, j], table.known)]
         return _on_grid(points - self._centre).astype(np.float32)
 
 
@@ -90,16 +97,21 @@ def _projection(views: Views) -> F32:
 
 def projection_of(views: Views) -> Projection:
     """The compiled projection of the model, made once."""
-    cache = views.context.cache
+    return projection_for(views.context)
+
+
+def projection_for(context: Context) -> Projection:
+    """As `projection_of`, where there is no batch yet."""
+    cache = context.cache
     if "projection" not in cache:
-        cache["projection"] = Projection(views.context.reference)
+        cache["projection"] = Projection(context.reference)
     made: Projection = cache["projection"]
     return made
 
 
-def _codes(category: Category, j: int, known: int) -> I64:
+def _codes(column: npt.NDArray[np.int32], known: int) -> I64:
     """Rows of the table: known values, then unseen ones, then missing ones."""
-    codes = category.codes[:, j].astype(np.int64)
+    codes = column.astype(np.int64)
     rows: I64 = np.where(codes < 0, known + 1, np.minimum(codes, known))
     return rows
 

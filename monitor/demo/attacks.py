@@ -123,9 +123,9 @@ def membership(rng: np.random.Generator, training: Sequence[Features]) -> Iterat
 
 
 def _between(a: Features, b: Features, share: float) -> Features:
-    """`a` moved by a share of the way to `b`; its categories stay."""
+    """`a` moved by a share of the way to `b`; its categories stay, and the age."""
     moved = dict(a)
-    for name in _SCALE:
+    for name in (field for field in _SCALE if field != "age"):
         moved[name] = _rounded(name, a[name] + share * (b[name] - a[name]))
     return moved
 

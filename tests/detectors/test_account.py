@@ -244,7 +244,7 @@ def test_pages_handed_out_are_not_touched_again() -> None:
 def test_evidence_that_cannot_be_judged_is_refused_and_changes_nothing() -> None:
     made = account("a", "b")
     for wrong in ([[0.0]], [[0.0, math.nan]]):
-        with pytest.raises(ValueError, match="evidence of d is not"):
+        with pytest.raises(ValueError, match=r"evidence of d .alarm. is not"):
             made.judge(evidence(wrong))
     with pytest.raises(KeyError):
         made.judge(evidence([[0.0, 0.0]], detector="unknown"))

@@ -1,0 +1,126 @@
+"""The lengths and likelihoods by which a client's moves are judged. All are quantiles or counts of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detectors.base import F64, I64, Bool
+from detectors.moves.asked import HUGE, Cells
+from detectors.reference import Reference
+from detectors.views.dependence import Tree
+from detectors.views.projection import F32, MAX_ROWS, Projection
+
+DISCRETE = 32
+"""Numbers of more distinct values than this are also on the grid between the values of the reference."""
+_COARSEST = 9
+
+
+class Scale:
+    """What is near, what is a small step, and how common each value is, for one model."""
+
+    def __init__(self, reference: Reference, projection: Projection, tree: Tree) -> None:
+        rows = reference.rows
+        self.cells = Cells(rows)
+        self.projection = projection
+        self.tree = tree
+        take = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64))
+        self.rows = self.cells.of(rows, take)
+        """(n, columns) cells of the reference."""
+        self.numbers = self.cells.numbers
+        self._lengths(projection.rows.astype(np.float64))
+        self._values = [np.unique(column, return_counts=True) for column in self.rows.T]
+        self.levels: I64 = np.array([len(v) for v, _ in self._values], np.int64)
+        """Distinct values of each column of the reference."""
+        self._step = [_resolution(self.rows[:, j]) for j in range(self.numbers)]
+        self._sorted: F32 = np.sort(self.rows[:, : self.numbers], axis=0)
+        self.grained: I64 = np.flatnonzero(self.levels[: self.numbers] < 0.1 * len(self.rows))
+        """Numeric columns with few distinct values."""
+
+    def points(self, cells: F32) -> F64:
+        """(n, dimensions) of the view "projection", in float64: multiples of 2^-16, so sums of squares are exact."""
+        return self.projection.points_of(self.scaled(cells), self.cells.codes(cells)).astype(np.float64)
+
+    def scaled(self, cells: F32) -> F64:
+        """(n, numbers) numbers in units of their usual range."""
+        return self.projection.scaled(*self.cells.numeric(cells))
+
+    def frequency(self, cells: F32) -> tuple[F64, Bool]:
+        """(n, columns) probability of each value in the reference, and whether it is on the data's own grid."""
+        share, grid = np.empty(cells.shape), np.empty(cells.shape, np.bool_)
+        for j, (values, count) in enumerate(self._values):
+            x = cells[:, j]
+            at = np.clip(np.searchsorted(values, x), 0, len(values) - 1)
+            hit = values[at] == x
+            share[:, j] = np.maximum(np.where(hit, count[at] / len(self.rows), 0.0), 1 / len(values))
+            if j < self.numbers and len(values) > DISCRETE:
+                hit = hit | (_multiple(x, self._step[j]) & (x >= values[0]) & (x <= values[-1]))
+            grid[:, j] = hit
+        return share, grid
+
+    def kept_dependence(self, cells: F32) -> float:
+        """Mean of the view "dependence" once each number is replaced by the reference's value of the same rank.
+
+        That undoes any increasing change of scale: other units, another calibration of a sensor.
+        """
+        n, mapped = len(cells), np.zeros((len(cells), self.numbers))
+        last = len(self._sorted) - 1
+        for j in range(self.numbers):
+            column = np.sort(cells[:, j])
+            low = np.searchsorted(column, cells[:, j], side="left")
+            rank = (low + np.searchsorted(column, cells[:, j], side="right")) / (2 * n)
+            mapped[:, j] = self._sorted[np.minimum((rank * (last + 1)).astype(np.int64), last), j]
+        there = np.abs(mapped) < HUGE
+        return float(self.tree.of_columns(mapped, there, self.cells.codes(cells)).mean())
+
+    def spread(self, cells: F32) -> F64:
+        """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""
+        last = len(self._sorted)
+        far = np.zeros(len(cells))
+        for j in range(self.numbers):
+            low = np.searchsorted(self._sorted[:, j], cells[:, j], side="left")
+            high = np.searchsorted(self._sorted[:, j], cells[:, j], side="right")
+            far += np.abs((low + high) / (2 * last) - 0.5)
+        return far / max(self.numbers, 1)
+
+    def grain(self, cells: F32) -> float:
+        """Mean share of distinct values in the columns that have few of them in the reference."""
+        if not len(self.grained):
+            return 0.0
+        return float(np.mean([len(np.unique(cells[:, j])) for j in self.grained.tolist()])) / len(cells)
+
+    def _lengths(self, points: F64) -> None:
+        norm = np.einsum("ij,ij->i", points, points)
+        apart = norm[:, None] - 2 * points @ points.T + norm[None]
+        apart[apart < 1e-5] = np.inf
+        nearest = np.sqrt(np.maximum(apart.min(axis=1, initial=np.inf), 0.0))
+        nearest = nearest[np.isfinite(nearest)]
+        mixed = points[np.random.default_rng(1).permutation(len(points))]
+        pairs = np.sqrt(((mixed - points) ** 2).sum(axis=1))
+        pairs = pairs[pairs > 0]
+        self.near = 0.5 * float(np.quantile(nearest, 0.25)) if len(nearest) else 0.0
+        """Two queries nearer than this were made from one another."""
+        self.spacing = float(np.median(nearest)) if len(nearest) else 0.0
+        """Usual distance of neighbours."""
+        self.step = float(np.quantile(pairs, 0.01)) if len(pairs) else 0.0
+        """A small step."""
+        self.radius = float(np.quantile(pairs, 0.05)) if len(pairs) else 0.0
+        """How far a path may lead from where it began."""
+
+
+def _resolution(column: F32) -> float:
+    """The coarsest decimal step of which 95 % of the values are multiples; 0 where there is none."""
+    values = column.astype(np.float64)
+    for k in range(_COARSEST):
+        scaled = values * 10.0**k
+        if (np.abs(scaled - np.rint(scaled)) < 1e-3 * max(1.0, np.abs(scaled).max() * 1e-3)).mean() > 0.95:
+            return float(10.0**-k)
+    return 0.0
+
+
+def _multiple(values: F32, step: float) -> Bool:
+    """Which values are multiples of `step`, as far as float32 can tell; all where there is no step."""
+    if step == 0.0:
+        return np.ones(len(values), np.bool_)
+    ratio = values.astype(np.float64) / step
+    told: Bool = np.abs(ratio - np.rint(ratio)) <= np.maximum(1e-2, np.abs(ratio) * 2.0**-22)
+    return told

@@ -1,0 +1,265 @@
+"""The second stage: watches the clients that the tests of queries find unusual, and says which of them attack.
+
+A client comes under watch when the evidence of any test against it passes a hundred to one. Its trail begins with its
+last queries among the model's last 4,096, so nothing is lost by watching few. A trail is let go after 256 queries
+without such evidence, and when there are too many, those with least evidence go first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from detectors.base import F64, I64, Batch, Context, Page, StateError, Views
+from detectors.moves.asked import ACROSS, Asked, labels_of
+from detectors.moves.honest import Honest, queries_of
+from detectors.moves.looks import Look, look_of
+from detectors.moves.recent_queries import HELD, RecentQueries
+from detectors.moves.scale import Scale
+from detectors.moves.trail import Named, Trail
+from detectors.queries.outlier_queries import DISTANCE
+from detectors.queries.query_log import Queries, hash_name
+from detectors.views.dependence import tree_of
+from detectors.views.projection import projection_for
+
+WATCHED: Final = math.log(100)
+"""Log-evidence of one test from which on a client is watched."""
+REFILL: Final = 64
+"""Earlier queries, at most, that a trail begins with."""
+IDLE: Final = 256
+"""Queries without evidence after which a trail is let go."""
+TRAIL_BYTES: Final = 16 << 20
+"""Room for all trails of a model."""
+_FEWEST_HONEST: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """A client that attacks, since the event at `row` of the batch."""
+
+    client: str
+    row: int
+    since: float
+    """Event time of the query it was first watched at."""
+    named: Named
+
+
+@dataclass(slots=True)
+class _Watched:
+    trail: Trail
+    slot: int
+    """Number of the page it is stored in."""
+    since: float = 0.0
+    """Event time of the query from which on it is watched."""
+    idle: int = 0
+    level: float = 0.0
+    changed: bool = True
+
+
+class SecondStage:
+    """Trails of the watched clients of one model, and the recent queries they begin with."""
+
+    def __init__(self, context: Context) -> None:
+        self._scale = Scale(context.reference, projection_for(context), tree_of(context))
+        self._version = context.reference.version
+        self._begin()
+
+    def _begin(self) -> None:
+        self._recent = RecentQueries(self._scale.cells.columns)
+        self._honest = Honest(self._scale.cells.columns)
+        self._measured = self._changed = False
+        self._trails: dict[str, _Watched] = {}
+        self._gone: set[int] = set()
+        self._looks: dict[str, list[tuple[int, Look]]] = {}
+        """Of the batch judged last: rows of each watched client, and what it looked like there."""
+
+    @property
+    def watched(self) -> int:
+        """Clients under watch."""
+        return len(self._trails)
+
+    def look(self, client: str, row: int) -> Look | None:
+        """What a client's queries looked like up to `row` of the batch judged last; None if it was not watched."""
+        looks = self._looks.get(client, ())
+        return next((look for at, look in reversed(looks) if at <= row), None)
+
+    def release(self, client: str) -> None:
+        """Watch this client no longer: it is named, or forgotten."""
+        watched = self._trails.pop(client, None)
+        if watched is not None:
+            self._gone.add(watched.slot)
+
+    def judge(
+        self, views: Views, evidence: Mapping[str, F64], level: F64, least: float, known: Container[str]
+    ) -> list[Naming]:
+        """Who attacks, in the order of the events.
+
+        `evidence` (n,) of each test of `ACROSS` on the events of the batch, `level` (n,) the strongest evidence
+        against the client of each event after it, `least` the log-evidence at which a client is named. Clients that
+        are `known` as attackers are not watched.
+        """
+        batch, queries = views.batch, views.get("queries")
+        rows = np.flatnonzero(queries.distinct)
+        asked = self._asked(views, queries, evidence, rows)
+        self._measure(asked, bool(queries.honest.all()))
+        self._looks = {}
+        namings = self._judge(batch, asked, rows, level, least, known) if self._measured else []
+        self._recent.take(asked)
+        self._bound()
+        return sorted(namings, key=lambda naming: naming.row)
+
+    def _asked(self, views: Views, queries: Queries, evidence: Mapping[str, F64], rows: I64) -> Asked:
+        batch = views.batch
+        names = np.array([hash_name(name) for name in batch.clients], np.int64)
+        log_e = np.zeros((len(rows), len(ACROSS)), np.float32)
+        for k, test in enumerate(ACROSS):
+            if test in evidence:
+                log_e[:, k] = evidence[test][rows]
+        # Close to a query of its own is how a client's moves look; only close to another's is evidence by itself.
+        near = ACROSS.index("near_duplicate_queries")
+        log_e[:, near] = np.where(queries.other[rows], log_e[:, near], 0.0)
+        value = np.stack([views.get(DISTANCE)[rows], views.get("dependence")[rows]], axis=1).astype(np.float32)
+        missing = np.full(len(rows), np.nan)
+        margin = (missing if batch.margin is None else batch.margin[rows]).astype(np.float32)
+        return Asked(
+            names[batch.client[rows]], self._scale.cells.of(batch, rows), labels_of(batch, rows), margin, log_e,
+            value, queries.honest[rows],
+        )  # fmt: skip
+
+    def _measure(self, asked: Asked, calibrating: bool) -> None:
+        """Learn what is honest when the calibration is over, from the queries held and those of this batch."""
+        if self._measured or calibrating:
+            return
+        held = Asked.joined(self._recent.all(), asked)
+        honest = held.rows(np.flatnonzero(held.honest)[-HELD:])
+        if len(honest) < _FEWEST_HONEST:
+            honest = held.rows(slice(-HELD, None))
+        if len(honest) >= _FEWEST_HONEST:
+            self._honest.measure(honest, self._scale)
+            self._measured = self._changed = True
+
+    def _judge(
+        self, batch: Batch, asked: Asked, rows: I64, level: F64, least: float, known: Container[str]
+    ) -> list[Naming]:
+        namings = []
+        client = batch.client[rows]
+        stirred = level[rows] >= WATCHED
+        codes = np.unique(client)
+        for code in codes.tolist():
+            name = batch.clients[code]
+            if name in known:
+                continue
+            at = np.flatnonzero(client == code)
+            first = 0
+            if name not in self._trails:
+                if not stirred[at].any():
+                    continue
+                first = int(np.argmax(stirred[at]))
+                at, first = at[max(0, first - REFILL) :], min(first, REFILL)
+                since = self._recent.taken + int(at[first]) - HELD
+                self._watch(name, int(asked.owner[at[0]]), since, REFILL - first)
+                self._trails[name].since = float(batch.time[rows[at[first]]])
+            row = self._follow(name, asked.rows(at), rows[at], level[rows[at]], first, least)
+            if row is not None:
+                begun = self._trails[name].since
+                namings.append(Naming(name, int(rows[at[row[0]]]), begun, row[1]))
+        return namings
+
+    def _watch(self, client: str, owner: int, since: int, most: int) -> None:
+        """Begin a trail with the client's queries among the last 4,096 before the one that stirred."""
+        trail = Trail(self._scale, self._honest)
+        earlier = self._recent.of(owner, max(since, 0), most)
+        for i, q in enumerate(queries_of(earlier, self._scale, self._honest)):
+            trail.take(q, bool(earlier.honest[i]))
+        taken = {watched.slot for watched in self._trails.values()}
+        slot = next(k for k in range(len(taken) + 1) if k not in taken)
+        self._trails[client] = _Watched(trail, slot)
+
+    def _follow(
+        self, client: str, asked: Asked, rows: I64, level: F64, first: int, least: float
+    ) -> tuple[int, Named] | None:
+        """Take a client's queries in order; index and reason at which it is named, from index `first` on."""
+        watched = self._trails[client]
+        watched.changed = True
+        looks = self._looks[client] = []
+        for i, q in enumerate(queries_of(asked, self._scale, self._honest)):
+            honest = bool(asked.honest[i])
+            watched.trail.take(q, honest)
+            watched.level = float(level[i])
+            watched.idle = 0 if watched.level >= WATCHED else watched.idle + 1
+            if honest or i < first:
+                continue
+            looks.append((int(rows[i]), look_of(watched.trail)))
+            named = watched.trail.named(least)
+            if named is not None:
+                return i, named
+            if watched.idle >= IDLE:
+                self.release(client)
+                return None
+        return None
+
+    def _bound(self) -> None:
+        """Let go the trails with least evidence beyond the room there is."""
+        room = max(16, TRAIL_BYTES // self._trail_bytes())
+        if len(self._trails) <= room:
+            return
+        order = sorted(self._trails, key=lambda name: (self._trails[name].level, name))
+        for name in order[: len(order) - room * 9 // 10]:
+            self.release(name)
+
+    def _trail_bytes(self) -> int:
+        columns, dimensions = self._scale.cells.columns, self._scale.projection.dimensions
+        return 1_024 * columns + 2_048 * dimensions + 8_192
+
+    def dirty(self) -> dict[str, Page]:
+        """Pages changed since the last call."""
+        pages = self._recent.dirty()
+        if self._changed:
+            self._changed = False
+            version = np.frombuffer(self._version.encode(), np.uint8).copy()
+            pages["honest"] = {**self._honest.page(), "version": version}
+        for slot in sorted(self._gone - {watched.slot for watched in self._trails.values()}):
+            pages[f"trail{slot}"] = {"watched": np.zeros(0)}
+        self._gone.clear()
+        for name, watched in self._trails.items():
+            if watched.changed:
+                watched.changed = False
+                pages[f"trail{watched.slot}"] = {
+                    **watched.trail.page(),
+                    "client": np.frombuffer(json.dumps(name).encode(), np.uint8).copy(),
+                    "watched": np.array([watched.idle, watched.level, watched.since]),
+                }
+        return pages
+
+    def restore(self, pages: Mapping[str, Page]) -> None:
+        """Take the state of an equal stage. StateError, and a new start, when it does not fit."""
+        self._begin()
+        try:
+            self._restore(dict(pages))
+        except (KeyError, ValueError, IndexError) as error:
+            self._begin()
+            self._gone = {int(name.removeprefix("trail")) for name in pages if name.startswith("trail")}
+            raise StateError(f"the trails of watched clients start anew: {error}") from error
+
+    def _restore(self, pages: dict[str, Page]) -> None:
+        honest = pages.get("honest")
+        if honest is not None:
+            if honest["version"].astype(np.uint8).tobytes().decode() != self._version:
+                raise StateError("the reference changed")
+            self._honest.restore(honest)
+            self._measured = True
+        self._recent.restore({name: page for name, page in pages.items() if name.startswith("asked")})
+        for name, page in sorted(pages.items()):
+            if name.startswith("trail") and len(page["watched"]):
+                trail = Trail(self._scale, self._honest)
+                trail.restore(page)
+                idle, level, since = page["watched"].tolist()
+                client = json.loads(page["client"].astype(np.uint8).tobytes())
+                self._trails[client] = _Watched(
+                    trail, int(name.removeprefix("trail")), since, int(idle), level, changed=False
+                )
