@@ -54,6 +54,8 @@ LAG = 40
 """Residuals are learnt as noise when this many blocks old: a change still being found must not be noise."""
 _REFRESH, _LATE_REFRESH = 16, 64
 _RECOVERY_LEVEL = 3
+_DENSER = 3.0
+"""Live traffic so many times as dense as the reference is not what the reference's order shows."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,24 @@ class PredictiveDrift(Detector):
             known = self._lived >= self.params.season_hours * 3_600
             self._season = 0.0 if known else self._swing
             self._tilt = rate_tilt(self._null, self._season)
+            self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
-            self._next_refresh = self._block + (_REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH)
+            early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
+            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH
+            self._next_refresh = self._block + step
             self._departure.settle(known and self._block >= LEAST_BLOCKS)
             self._prices = None
             self._noise_changed = True
         self._history.open_group(self._block, self._null)
         self._odds = None
+
+    def _doubt_order(self) -> None:
+        """Forget what the order of the reference taught where live traffic turns out to be far denser: rows drawn
+        from a month lie hours apart, and cannot show how neighbours resemble each other."""
+        if self._noise.warmed and 0 < self._block <= FLOOR_BLOCKS and self._lived > 0:
+            live = self._block * BLOCK / self._lived * 86_400
+            if live > _DENSER * self.context.events_per_day:
+                self._noise = DesignEffect(self._target, self.params.start_floor)
 
     def _judge(self, piece: Blocks, start: int) -> Evidence:
         if self._odds is None:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.base import Context
+from detectors.base import Context, Verdict, Views
 from detectors.drift.design_effect import DesignEffect
+from detectors.drift.predictive import Params, PredictiveDrift
 from detectors.drift.target import target
-from monitor.intake.columns import build_reference, infer_schema
+from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
 
 
@@ -32,3 +33,17 @@ def test_the_design_effect_of_one_column_is_measured_from_it(kind: str) -> None:
             assert np.isfinite(noise.v).all() and np.isfinite(noise.pooled).all()
     noise.refresh(600, np.full(compiled.counts, 5.0))
     assert 1.5 < noise.v[0, 0] < 3.5
+
+
+@pytest.mark.parametrize(("spacing", "trusted"), [(1.0, True), (3_600.0, False)])
+def test_order_is_not_trusted_where_live_traffic_is_far_denser(spacing: float, trusted: bool) -> None:
+    rows = [Event(EventType.PREDICTION, i * spacing, features=row(i, "number")) for i in range(500)]
+    schema = infer_schema(rows)
+    context = Context("model:/m", build_reference(rows, schema, "file", "model:/m"), 86_400 / spacing)
+    made = PredictiveDrift(context, Params())
+    assert made._noise.warmed == 20
+    live = [Event(EventType.PREDICTION, 2e6 + i, features=row(1_000 + i, "number")) for i in range(300)]
+    batch = build_batch("model:/m", 0, live, [("t", 0, i, 0) for i in range(300)], schema)
+    for evidence in made.update(batch, Views(batch, context)):
+        made.react(Verdict(made.name, len(evidence.elapsed)))
+    assert (made._noise.warmed > 0) is trusted
