@@ -14,6 +14,9 @@ UNIT = "unit"
 """Statistic of the measure that carries the factor of what looks like a change of unit."""
 QUERIES = "queries"
 """Unit of a measure that counts queries of a client: `observed` of `n`; its statistic says what they did."""
+PSI = "psi"
+DESCRIBING = (PSI, "median")
+"""Statistics of measures that describe a change beside the one that is told: population stability index, median."""
 NAMED = 3
 """Fields told in full; further ones are counted."""
 
@@ -34,7 +37,7 @@ _FLOW = {
 
 def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     """Say what moved from what to what, since when, over how many events, and how strong the evidence is."""
-    told = [m for m in measures if m.statistic not in (EVIDENCE, UNIT)]
+    told = [m for m in measures if m.statistic not in (EVIDENCE, UNIT, *DESCRIBING)]
     if not told:
         return f"{kind.replace('_', ' ')} since {clock(onset)}"
     fields = list(dict.fromkeys(_name(m) for m in told))
@@ -42,6 +45,9 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     text = "; ".join(parts) + f"; since {clock(onset)}"
     if len(fields) > NAMED:
         text += f"; {len(fields) - NAMED} further moved"
+    index = max((m.observed for m in measures if m.statistic == PSI), default=None)
+    if index is not None:
+        text += f"; PSI {number(index)}"
     for unit in [m for m in measures if m.statistic == UNIT][:NAMED]:
         text += f"; {_name(unit)} looks like another unit (× {number(unit.observed)})"
     ratio = [m for m in measures if m.statistic == EVIDENCE]

@@ -10,7 +10,7 @@ from detectors.base import F64, I64, U8, Batch, Page
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target
 from detectors.numeric import as_counts, clipped, valid
-from detectors.views.bins import I16
+from detectors.views.bins import FILLED, I16
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Blocks:
     `sums`, `squares` (blocks, G) and `counts` (blocks, P) as in `Target.block_sums`; `raw_n`, `raw_sum`,
     `raw_square` (blocks, numeric columns) are valid cells, their deviations from the reference's mean and the
     squares of these; `opened`, `closed` the times of first and last event; `elapsed` the watermark time between the
-    closings of the two blocks before; `row` the row of the batch that closed the block.
+    closings of the two blocks before; `row` the row of the batch that closed the block; `bins` (blocks, 25, columns).
     """
 
     sums: F64
@@ -33,6 +33,7 @@ class Blocks:
     closed: F64
     elapsed: F64
     row: I64
+    bins: U8
 
     def __len__(self) -> int:
         return len(self.row)
@@ -43,6 +44,7 @@ class Blocks:
             self.sums[first:last], self.squares[first:last], self.counts[first:last],
             self.raw_n[first:last], self.raw_sum[first:last], self.raw_square[first:last],
             self.opened[first:last], self.closed[first:last], self.elapsed[first:last], self.row[first:last],
+            self.bins[first:last],
         )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ class BlockCutter:
         return Blocks(
             sums, squares, counts, raw_n, raw_sum, raw_square,
             time[closed - (BLOCK - 1)], time[closed], np.diff(at)[: len(closed)], closed - waiting,
+            (bins[:used] % FILLED).astype(np.uint8).reshape(-1, BLOCK, bins.shape[1]),
         )  # fmt: skip
 
     def page(self) -> Page:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from detectors.base import Explanation, Measure
+from detectors.drift.effects import LEAST_EVENTS, median_of, stability_index
 from detectors.drift.history import History
 from detectors.drift.onset import Story
 from detectors.drift.pairs import LABEL
@@ -15,6 +18,10 @@ from detectors.quality.units import Moments, unit_factor
 
 UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
+PSI, MEDIAN = "psi", "median"
+"""Statistics of the measures that describe a column's change and decide nothing."""
+MOST = 3
+"""Columns described."""
 _UNIT_BLOCKS = 4
 _LEAST_VARIANCE = 0.05
 
@@ -39,7 +46,30 @@ def explain_blocks(
             )
         )  # fmt: skip
     measures += _units(detector, target, history, streams, story.first, story.end)
+    measures += _effects(detector, target, history, streams, story.first, story.end)
     return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects)
+
+
+def _effects(
+    detector: str, target: Target, history: History, streams: Sequence[int], onset: int, end: int
+) -> list[Measure]:
+    """Stability index of each named column, and the median of a numeric one: before, and since the onset."""
+    made: list[Measure] = []
+    since, until = history.times(onset)[0], history.times(end - 1)[1]
+    n = (end - onset) * BLOCK
+    of_column = {s.column: s for s in (target.scores[i] for i in reversed(streams)) if s.family != "pair"}
+    for column, score in reversed(list(of_column.items())[-MOST:]):
+        name = score.stream.fields[0]
+        count = history.histogram(column, len(score.share), onset, end).astype(np.float64)
+        if n >= LEAST_EVENTS:
+            index = stability_index(score.share, count)
+            made.append(Measure(detector, f"{name}:psi", index, 0.0, "psi", n, since, until, name, PSI))
+        if column < len(target.binning.numeric):
+            bins = target.binning.numeric[column]
+            now, before = median_of(bins, count), median_of(bins, score.share)
+            if now is not None and before is not None:
+                made.append(Measure(detector, f"{name}:median", now, before, "median", n, since, until, name, MEDIAN))
+    return made
 
 
 def effect_size(unit: str, observed: float, expected: float, sd: float = 1.0) -> float:

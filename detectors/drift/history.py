@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import F64, Page
+from detectors.base import F64, I64, Page
 from detectors.drift.bets import MAX_Z
 from detectors.drift.blocks import Blocks
 from detectors.drift.null import FIELDS, MIN_VARIANCE, Null
@@ -25,7 +25,7 @@ GROUP = 4
 GROUPS = 13
 """An onset lies at most 43 blocks back, and the null is wanted from two blocks before it."""
 _CAPACITY = GROUP * GROUPS
-_BLOCK_FIELDS = ("residual", "share", "raw_n", "raw_sum", "raw_square", "times")
+_BLOCK_FIELDS = ("residual", "share", "raw_n", "raw_sum", "raw_square", "times", "bins")
 
 
 class History:
@@ -45,6 +45,7 @@ class History:
             "raw_sum": np.zeros((_CAPACITY, numeric)),
             "raw_square": np.zeros((_CAPACITY, numeric)),
             "times": np.zeros((_CAPACITY, 2)),
+            "bins": np.zeros((_CAPACITY, BLOCK, target.columns), np.uint8),
         }
         widths = {"m": target.sums, "s1": target.sums, "s2": target.sums, "k": target.counts, "b": target.counts}
         self._nulls = {name: np.zeros((GROUPS, width), np.float32) for name, width in widths.items()}
@@ -66,6 +67,7 @@ class History:
         rows["residual"][at] = residual
         rows["share"][at] = as_counts(np.hstack([blocks.sums, blocks.counts])[:, self._shares])
         rows["raw_n"][at], rows["raw_sum"][at], rows["raw_square"][at] = blocks.raw_n, blocks.raw_sum, blocks.raw_square
+        rows["bins"][at] = blocks.bins
         rows["times"][at, 0], rows["times"][at, 1] = blocks.opened, blocks.closed
         self._changed.update((at // GROUP).tolist())
 
@@ -100,6 +102,11 @@ class History:
             float(rows["raw_sum"][at, column].sum()),
             float(rows["raw_square"][at, column].sum()),
         )
+
+    def histogram(self, column: int, bins: int, first: int, end: int) -> I64:
+        """(bins,) events of these blocks in each bin of a column."""
+        at = np.arange(first, end) % _CAPACITY
+        return np.bincount(self._blocks["bins"][at, :, column].ravel(), minlength=bins).astype(np.int64)
 
     def mean(self, stream: int, first: int, end: int) -> float:
         """Mean score of a G stream over these blocks, from their residuals and nulls."""

@@ -48,6 +48,7 @@ class Target:
         self.count = np.array([s.mean * self.rows + s.pseudo + 0.5 for s in counts], np.float64)
         self.family: I64 = np.array([FAMILIES.index(s.family) for s in self.scores], np.int64)
         self.column: I64 = np.array([s.column for s in self.scores], np.int64)
+        self.columns = len(bins.numeric) + len(bins.category)
         self._tables = _Tables(bins, tuple(sums), tuple(counts))
         self._raw(reference)
 
