@@ -89,9 +89,10 @@ def requests(kafka: KafkaBroker) -> Iterator[Requests]:
 
 
 def population(requests: Requests, rng: np.random.Generator, batches: int, shift: float, first: int = 0) -> None:
-    """Batches of honest clients in turn; `shift` moves their income."""
+    """Batches of honest clients in turn, whose features hang together as those of people do; `shift` moves their
+    income. Without that an extraction could not be told from the same data on another scale."""
     for i in range(first, first + batches):
-        rows = rng.normal(size=(ROWS, len(FEATURES)))
+        rows = 0.8 * rng.normal(size=(ROWS, 1)) + 0.6 * rng.normal(size=(ROWS, len(FEATURES)))
         rows[:, 0] += shift
         requests.send(CLIENTS[i % len(CLIENTS)], rows)
 
