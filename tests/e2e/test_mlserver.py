@@ -13,6 +13,7 @@ import pytest
 import yaml
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from detectors.base import F64
 from tests.components.kafka import KafkaBroker
 from tests.components.mlserver import MLServer
 from tests.components.process import free_ports
@@ -88,11 +89,17 @@ def requests(kafka: KafkaBroker) -> Iterator[Requests]:
         kafka.delete_topic(topic)
 
 
+def people(rng: np.random.Generator, n: int) -> F64:
+    """(n, features) that hang together as those of people do. Without that an extraction could not be told from the
+    same data on another scale."""
+    made: F64 = 0.8 * rng.normal(size=(n, 1)) + 0.6 * rng.normal(size=(n, len(FEATURES)))
+    return made
+
+
 def population(requests: Requests, rng: np.random.Generator, batches: int, shift: float, first: int = 0) -> None:
-    """Batches of honest clients in turn, whose features hang together as those of people do; `shift` moves their
-    income. Without that an extraction could not be told from the same data on another scale."""
+    """Batches of honest clients in turn; `shift` moves their income."""
     for i in range(first, first + batches):
-        rows = 0.8 * rng.normal(size=(ROWS, 1)) + 0.6 * rng.normal(size=(ROWS, len(FEATURES)))
+        rows = people(rng, ROWS)
         rows[:, 0] += shift
         requests.send(CLIENTS[i % len(CLIENTS)], rows)
 
@@ -127,7 +134,7 @@ def test_a_shifted_population_and_an_extraction_loop_are_found_behind_mlserver(
 
         def warm() -> bool:
             # MLServer reads from the end of its topic, and does not say from when on.
-            requests.send(CLIENTS[0], rng.normal(size=(1, len(FEATURES))))
+            requests.send(CLIENTS[0], people(rng, 1))
             return requests.answered() > 0
 
         wait_until(warm, 30, "MLServer answers the first request", interval=0.5)
@@ -137,7 +144,7 @@ def test_a_shifted_population_and_an_extraction_loop_are_found_behind_mlserver(
         assert [i for i in place.json("incidents", "list") if i["severity"] != "info"] == []
 
         population(requests, rng, 300, shift=1.5)
-        requests.send(CLIENTS[0], rng.normal(size=(2, len(FEATURES))), model="nobody")
+        requests.send(CLIENTS[0], people(rng, 2), model="nobody")
         wait_until(
             lambda: "feature_drift" in {i["kind"] for i in place.json("incidents", "list")}, 60, "the drift is found"
         )
