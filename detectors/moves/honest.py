@@ -157,10 +157,10 @@ def queries_of(asked: Asked, scale: Scale, honest: Honest | None = None) -> list
 def _measured(asked: Asked, order: I64, scale: Scale) -> F64:
     """How often honest clients move like attackers: of the first 30 queries of each."""
     hits, seen = np.zeros(5), np.zeros(5)
+    queries = queries_of(asked, scale)
     for rows in np.split(order, np.flatnonzero(np.diff(asked.owner[order])) + 1):
-        some = asked.rows(rows[:PER_CLIENT])
-        window = Window(some.cells.shape[1], scale.projection.dimensions, scale.numbers)
-        for q in queries_of(some, scale):
+        window = Window(asked.cells.shape[1], scale.projection.dimensions, scale.numbers)
+        for q in (queries[row] for row in rows[:PER_CLIENT].tolist()):
             relation = window.relate(q, scale) if window.n else None
             window.take(q, relation, 0)
             if relation is None:

@@ -1,7 +1,7 @@
 """The second stage: watches the clients that the tests of queries find unusual, and says which of them attack.
 
 A client comes under watch when the evidence of any test against it passes a hundred to one. Its trail begins with its
-last queries among the model's last 4,096, so nothing is lost by watching few. A trail is let go after 256 queries
+last queries among the model's last 4,096, so nothing is lost by watching few. A trail is let go after 16 queries
 without such evidence, and when there are too many, those with least evidence go first.
 """
 
@@ -15,13 +15,14 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I64, Batch, Context, Page, StateError, Views
+from detectors.base import F64, I32, I64, Batch, Bool, Context, Page, StateError, Views
 from detectors.moves.asked import ACROSS, Asked, labels_of
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
 from detectors.moves.recent_queries import HELD, RecentQueries
 from detectors.moves.scale import Scale
 from detectors.moves.trail import Named, Trail
+from detectors.moves.window import Query
 from detectors.queries.outlier_queries import DISTANCE
 from detectors.queries.query_log import Queries, hash_name
 from detectors.views.dependence import tree_of
@@ -31,7 +32,7 @@ WATCHED: Final = math.log(100)
 """Log-evidence of one test from which on a client is watched."""
 REFILL: Final = 64
 """Earlier queries, at most, that a trail begins with."""
-IDLE: Final = 256
+IDLE: Final = 16
 """Queries without evidence after which a trail is let go."""
 TRAIL_BYTES: Final = 16 << 20
 """Room for all trails of a model."""
@@ -146,29 +147,38 @@ class SecondStage:
     def _judge(
         self, batch: Batch, asked: Asked, rows: I64, level: F64, least: float, known: Container[str]
     ) -> list[Naming]:
-        namings = []
+        namings: list[Naming] = []
         client = batch.client[rows]
         stirred = level[rows] >= WATCHED
-        codes = np.unique(client)
-        for code in codes.tolist():
-            name = batch.clients[code]
-            if name in known:
+        turns = []
+        for code in self._codes(batch, client[stirred]):
+            name, at, first = batch.clients[code], np.flatnonzero(client == code), 0
+            if name in known or not len(at):
                 continue
-            at = np.flatnonzero(client == code)
-            first = 0
             if name not in self._trails:
-                if not stirred[at].any():
-                    continue
                 first = int(np.argmax(stirred[at]))
                 at, first = at[max(0, first - REFILL) :], min(first, REFILL)
                 since = self._recent.taken + int(at[first]) - HELD
                 self._watch(name, int(asked.owner[at[0]]), since, REFILL - first)
                 self._trails[name].since = float(batch.time[rows[at[first]]])
-            row = self._follow(name, asked.rows(at), rows[at], level[rows[at]], first, least)
-            if row is not None:
+            turns.append((name, at, first))
+        if not turns:
+            return namings
+        all_rows = np.concatenate([at for _, at, _ in turns])
+        queries = iter(queries_of(asked.rows(all_rows), self._scale, self._honest))
+        for name, at, first in turns:
+            its = [next(queries) for _ in at]
+            found = self._follow(name, its, asked.honest[at], rows[at], level[rows[at]], first, least)
+            if found is not None:
                 begun = self._trails[name].since
-                namings.append(Naming(name, int(rows[at[row[0]]]), begun, row[1]))
+                namings.append(Naming(name, int(rows[at[found[0]]]), begun, found[1]))
         return namings
+
+    def _codes(self, batch: Batch, stirred: I32) -> list[int]:
+        """Numbers of the clients in the batch that are watched or must be from now on."""
+        watched = [code for code, name in enumerate(batch.clients) if name in self._trails]
+        codes: list[int] = np.union1d(np.array(watched, np.int64), stirred).tolist()
+        return codes
 
     def _watch(self, client: str, owner: int, since: int, most: int) -> None:
         """Begin a trail with the client's queries among the last 4,096 before the one that stirred."""
@@ -181,14 +191,14 @@ class SecondStage:
         self._trails[client] = _Watched(trail, slot)
 
     def _follow(
-        self, client: str, asked: Asked, rows: I64, level: F64, first: int, least: float
+        self, client: str, queries: list[Query], calibrating: Bool, rows: I64, level: F64, first: int, least: float
     ) -> tuple[int, Named] | None:
         """Take a client's queries in order; index and reason at which it is named, from index `first` on."""
         watched = self._trails[client]
         watched.changed = True
         looks = self._looks[client] = []
-        for i, q in enumerate(queries_of(asked, self._scale, self._honest)):
-            honest = bool(asked.honest[i])
+        for i, q in enumerate(queries):
+            honest = bool(calibrating[i])
             watched.trail.take(q, honest)
             watched.level = float(level[i])
             watched.idle = 0 if watched.level >= WATCHED else watched.idle + 1
