@@ -10,7 +10,7 @@ from detectors.base import F64, I32, I64, Page, StateError
 from detectors.moves.asked import Asked
 from detectors.moves.scale import Scale
 from detectors.moves.steps import DEFAULT_RATES, FLIP, LINE, MIRROR, PROBE, TWIN, rates
-from detectors.moves.window import Query, Window
+from detectors.moves.window import Query, Window, copied_gain
 from detectors.queries.calibration import PER_CLIENT
 from detectors.views.projection import F32
 
@@ -143,11 +143,11 @@ def queries_of(asked: Asked, scale: Scale, honest: Honest | None = None) -> list
     """Each query with what is known of it by itself."""
     share, grid = scale.frequency(asked.cells)
     points, scaled = scale.points(asked.cells), scale.scaled(asked.cells)
-    off_grid = 1.0 - grid.mean(axis=1)
+    off_grid, copied = 1.0 - grid.mean(axis=1), copied_gain(share)
     log_e = np.zeros((len(asked), 5)) if honest is None else honest.log_e(asked, off_grid)
     return [
         Query(
-            asked.cells[i], points[i], scaled[i], share[i], float(off_grid[i]), int(asked.label[i]),
+            asked.cells[i], points[i], scaled[i], share[i], copied[i], float(off_grid[i]), int(asked.label[i]),
             float(asked.margin[i]), log_e[i],
         )
         for i in range(len(asked))

@@ -46,6 +46,15 @@ class Thread:
     edit: int = 0
     walk: int = 0
     """Edits of the query just before."""
+    step: F64 = field(init=False)
+    """What it weighs: log of the mean e-value of its members."""
+
+    def __post_init__(self) -> None:
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Bring `step` up to date."""
+        self.step = np.log(self.total / self.n) if self.n else np.zeros(len(self.total))
 
     @property
     def star(self) -> bool:
@@ -59,6 +68,7 @@ class Thread:
         self.mask += link == "mask"
         self.edit += edited
         self.total = self.total + e
+        self.weigh()
         self.votes = self.votes + np.where(self.row == q.cells, 1.0, -1.0)
         lost = self.votes < 0
         if lost.any():
@@ -91,7 +101,7 @@ class Threads:
         if len(self.open) > OPEN:
             old = self.open.pop(0)
             if not old.star and old.n:
-                self.folded = np.maximum(0.0, self.folded + np.log(old.total / old.n))
+                self.folded = np.maximum(0.0, self.folded + old.step)
         return thread
 
     def varied(self, q: Query) -> Thread | None:
@@ -128,14 +138,14 @@ class Threads:
             keep.edit += other.edit
             keep.walk += other.walk
             keep.total = keep.total + other.total
+        keep.weigh()
         return keep.id
 
     def evidence(self) -> F64:
         """(tests,) CUSUM over the threads in order of their first queries, floored at 0."""
-        telling = [t for t in self.open if not t.star]
-        if not telling:
+        steps = np.array([t.step for t in self.open if not t.star])
+        if not len(steps):
             return self.folded
-        steps = np.log(np.array([t.total for t in telling]) / np.array([[t.n] for t in telling]))
         after = np.cumsum(steps[::-1], axis=0)
         value: F64 = np.maximum(np.maximum(after.max(axis=0), after[-1] + self.folded), 0.0)
         return value

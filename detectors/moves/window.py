@@ -30,7 +30,14 @@ TINY: Final = 0.05
 """Share of what is near, below which a change of one number is a probe of the model's slope."""
 _MIDPOINTS: Final = 16
 _FIELD_MIDPOINTS: Final = 8
+_UPPER: Final[F64] = np.triu(np.ones((NEIGHBOURS, NEIGHBOURS)), 1)
 Link = Literal["near", "edit", "mask", "path", "free"]
+
+
+def copied_gain(share: F64) -> F64:
+    """Log likelihood ratio of each cell that agrees: a masked copy of an earlier query, or drawn from the reference."""
+    gain: F64 = np.log((COPIED + (1 - COPIED) * share) / share) - math.log(1 - COPIED)
+    return gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Query:
     scaled: F64
     share: F64
     """(columns,) probability of each value in the reference."""
+    copied: F64
+    """(columns,) log likelihood ratio, where it agrees with an earlier query, that it is a masked copy of that one."""
     off_grid: float
     label: int
     margin: float
@@ -116,8 +125,7 @@ class Window:
         equal = same.sum(axis=1)
         d = len(q.cells)
         back = self.n - 1 - int(np.argmax(equal[::-1]))
-        gain = np.log((COPIED + (1 - COPIED) * q.share) / q.share) - math.log(1 - COPIED)
-        copy = np.where(same, gain, 0.0).sum(axis=1) + d * math.log(1 - COPIED)
+        copy = same @ q.copied + d * math.log(1 - COPIED)
         k = int(np.argmax(copy))
         follows, improved = self._follow(q, float(distance[-1]))
         mirror, even = self._mirrored(q, gap, float(distance[-1]), same, scale)
@@ -172,8 +180,7 @@ class Window:
         if len(near) < 2:
             return False
         unit = gap[near] / distance[near, None]
-        cosine = np.abs(unit @ unit.T)
-        cosine[np.tril_indices(len(near))] = 0.0
+        cosine = np.abs(unit @ unit.T) * _UPPER[: len(near), : len(near)]
         pairs = np.flatnonzero(cosine > STRAIGHT)
         if not len(pairs):
             return False
@@ -205,10 +212,9 @@ class Window:
         last = self._begin + self.n - 1
         middle, tolerance = (q.point + self._points[last]) / 2, 0.02 * step
         held = min(self._steps, _MIDPOINTS)
-        older = list(range(self._steps - held, self._steps - 1))
         found = False
-        if older:
-            apart = self._mid[np.array(older) % _MIDPOINTS] - middle
+        if held > 1:
+            apart = self._mid[_ring(self._steps, held, _MIDPOINTS)] - middle
             found = bool((np.einsum("ij,ij->i", apart, apart) < tolerance**2).any())
         if not found and self.n > 2:
             apart = self._points[self._begin : last] - middle
@@ -220,19 +226,22 @@ class Window:
             even = bool(np.einsum("i,i->", change, change) < tolerance**2)
         if not found:
             return False, even
-        moved = int((~same[-1]).sum())
-        novel = int((~same.any(axis=0)).sum()) / max(1, moved)
+        moved = len(q.cells) - int(np.count_nonzero(same[-1]))
+        novel = (len(q.cells) - int(np.count_nonzero(same.any(axis=0)))) / max(1, moved)
         return novel >= 0.3 or moved <= EDIT_CELLS or step < scale.spacing, even
 
     def _mirrored_fields(self, q: Query) -> bool:
         """The same where clipping has spoilt some fields: three tenths of those that moved share their midpoint."""
-        move, middle = q.scaled - self._scaled, (q.scaled + self._scaled) / 2
-        moved = np.abs(move) > 1e-6
-        count, held = int(moved.sum()), min(self._steps, _FIELD_MIDPOINTS)
-        if count < 6 or held < 2:
+        held = min(self._steps, _FIELD_MIDPOINTS)
+        if held < 2:
             return False
-        older = np.array(range(self._steps - held, self._steps - 1)) % _FIELD_MIDPOINTS
-        same = np.abs(self._field_mid[older][:, moved] - middle[moved]) <= 0.02 * np.abs(move[moved])
+        move = np.abs(q.scaled - self._scaled)
+        moved = move > 1e-6
+        count = int(np.count_nonzero(moved))
+        if count < 6:
+            return False
+        apart = np.abs(self._field_mid[_ring(self._steps, held, _FIELD_MIDPOINTS)] - (q.scaled + self._scaled) / 2)
+        same = (apart <= 0.02 * move) & moved
         return bool(same.sum(axis=1).max() >= max(3, 0.3 * count))
 
     def _follow(self, q: Query, step: float) -> tuple[bool | None, bool]:
@@ -274,6 +283,12 @@ class Window:
         self._scaled = page["scaled"].astype(np.float64)
         self._steps, *probed = page["steps"].tolist()
         self._probed = (probed[0], probed[1])
+
+
+def _ring(steps: int, held: int, size: int) -> I64:
+    """Places of the last `held` midpoints but the newest."""
+    places: I64 = np.arange(steps - held, steps - 1) % size
+    return places
 
 
 def link(q: Query, relation: Relation, scale: Scale) -> tuple[Link, int]:
