@@ -108,6 +108,7 @@ def _source(plan: Plan, topic: str, client: str, progress: Progress) -> dict[str
         "columns_us": _us(median(s.columns / s.events for s in stages)),
         "views_us": _us(median(s.views / s.events for s in stages)),
         "detectors": {name: _us(median(s.detectors[name] / s.events for s in stages)) for name in names},
+        "naming_us": _us(median(s.naming / s.events for s in stages)),
         "commit_us": _us(median(s.commit / s.events for s in stages)),
         "all_us": _us(whole),
         "ratio": round(whole / poll, 2),

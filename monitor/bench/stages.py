@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from detectors.base import VIEWS, Batch, Detector, Rows, Views
+from detectors.base import VIEWS, Batch, Detector, Finding, Rows, Views
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, Record
 from monitor.intake.formats.base import Format, TopicRules
@@ -17,6 +17,7 @@ from monitor.panel import Panel, PanelSettings
 from monitor.state.lease import Lease
 from monitor.state.store import StateStore
 from monitor.state.unit import CommitUnit
+from monitor.suspicion import Suspicion
 from monitor.watch import CUT
 
 COMMIT_EVERY = 10_000
@@ -32,6 +33,8 @@ class Stages:
     columns: float = 0.0
     views: float = 0.0
     commit: float = 0.0
+    naming: float = 0.0
+    """Suspecting clients and naming those that attack, from what the detectors of queries give."""
     detectors: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -56,6 +59,11 @@ class _TimedPanel(Panel):
         begin = time.thread_time()
         super()._guarded(runner, run, batch)
         self._stages.detectors[runner.detector.name] += time.thread_time() - begin
+
+    def _suspect(self, ask: Callable[[Suspicion], Iterator[Finding]]) -> None:
+        begin = time.thread_time()
+        super()._suspect(ask)
+        self._stages.naming += time.thread_time() - begin
 
 
 def measure(

@@ -67,7 +67,9 @@ def _print(found: dict[str, Any]) -> None:
     for source in found["sources"]:
         rows = [(name, source[name]) for name in ("poll_us", "decode_us", "columns_us", "views_us")]
         rows += [(f"  {name}", us) for name, us in source["detectors"].items()]
-        rows += [(name, source[name]) for name in ("commit_us", "all_us", "ratio", "bytes_written_per_event")]
+        rows += [
+            (name, source[name]) for name in ("naming_us", "commit_us", "all_us", "ratio", "bytes_written_per_event")
+        ]
         title = f"{source['source']}: {source['events']:,} events of {source['features']} features"
         print_table(title, ("stage", "#µs an event"), rows)
 

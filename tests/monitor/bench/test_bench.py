@@ -42,7 +42,7 @@ def test_it_measures_every_stage_through_a_real_broker(kafka: KafkaBroker, tmp_p
             source["all_us"] / source["poll_us"], rel=0.02
         )
         assert set(source["detectors"]) <= set(registry()) and source["detectors"]["predictive_drift"] > 0
-        for stage in ("poll_us", "decode_us", "columns_us", "views_us", "commit_us", "all_us"):
+        for stage in ("poll_us", "decode_us", "columns_us", "views_us", "naming_us", "commit_us", "all_us"):
             assert source[stage] >= 0
         assert source["all_us"] > source["poll_us"] and source["bytes_written_per_event"] > 0
     with kafka.admin() as admin:
