@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from detectors.base import F64, I32, I64, Batch, Bool
+from detectors.base import F64, I32, I64, Batch, Bool, Page, StateError
 from detectors.numeric import valid
 from detectors.views.projection import F32
 
@@ -49,9 +49,26 @@ class Asked:
         return Asked(*(getattr(self, f.name)[at] for f in fields(self)))
 
     @staticmethod
-    def joined(first: Asked, second: Asked) -> Asked:
-        """One after the other."""
-        return Asked(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Asked)))
+    def joined(*parts: Asked) -> Asked:
+        """One after the other; one at least."""
+        return Asked(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Asked)))
+
+    def page(self, prefix: str) -> Page:
+        """Everything, as arrays."""
+        return {prefix + f.name: getattr(self, f.name).copy() for f in fields(self)}
+
+    @staticmethod
+    def of_page(page: Page, prefix: str, columns: int) -> Asked | None:
+        """What `page` gave, None where it gave nothing. StateError when it is of other columns."""
+        if prefix + "owner" not in page:
+            return None
+        n = len(page[prefix + "owner"])
+        like = Asked.zeros(n, columns)
+        stored = {f.name: page[prefix + f.name] for f in fields(Asked)}
+        for name, array in stored.items():
+            if array.shape != getattr(like, name).shape:
+                raise StateError(f"a page of stored queries has {name} of shape {array.shape}")
+        return Asked(**{name: array.astype(getattr(like, name).dtype) for name, array in stored.items()})
 
     @staticmethod
     def zeros(n: int, columns: int) -> Asked:

@@ -1,8 +1,9 @@
 """The second stage: watches the clients that the tests of queries find unusual, and says which of them attack.
 
 A client comes under watch when the evidence of any test against it passes a hundred to one. Its trail begins with its
-last queries among the model's last 4,096, so nothing is lost by watching few. A trail is let go after 16 queries
-without such evidence, and when there are too many, those with least evidence go first.
+last queries among the model's last 4,096, so nothing is lost by watching few. Queries without such evidence wait, and
+are only looked at when evidence comes again; after 16 of them the trail is let go. When there are too many trails,
+those with least evidence go first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I32, I64, Batch, Bool, Context, Page, StateError, Views
+from detectors.base import F64, I32, I64, Batch, Context, Page, StateError, Views
 from detectors.moves.asked import ACROSS, Asked, labels_of
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
@@ -57,9 +58,26 @@ class _Watched:
     """Number of the page it is stored in."""
     since: float = 0.0
     """Event time of the query from which on it is watched."""
-    idle: int = 0
+    waiting: Asked | None = None
+    """Its last queries, all without evidence: taken in when evidence comes again, and else never."""
     level: float = 0.0
     changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Queries that a trail takes in: rows of the batch, -1 for such as waited; from index `first` on it is judged."""
+
+    client: str
+    asked: Asked
+    rows: I64
+    first: int
+
+    def after(self, waited: Asked) -> _Turn:
+        """The same, once those that waited are taken in."""
+        n = len(waited)
+        rows = np.concatenate([np.full(n, -1, np.int64), self.rows])
+        return _Turn(self.client, Asked.joined(waited, self.asked), rows, n + self.first)
 
 
 class SecondStage:
@@ -147,32 +165,47 @@ class SecondStage:
     def _judge(
         self, batch: Batch, asked: Asked, rows: I64, level: F64, least: float, known: Container[str]
     ) -> list[Naming]:
-        namings: list[Naming] = []
+        turns = self._turns(batch, asked, rows, level, known)
+        namings = []
+        if turns:
+            queries = iter(queries_of(Asked.joined(*(turn.asked for turn in turns)), self._scale, self._honest))
+            for turn in turns:
+                its = [next(queries) for _ in range(len(turn.asked))]
+                found = self._follow(turn, its, least)
+                if found is not None:
+                    namings.append(Naming(turn.client, found[0], self._trails[turn.client].since, found[1]))
+        for name, watched in list(self._trails.items()):
+            if watched.waiting is not None and len(watched.waiting) >= IDLE:
+                self.release(name)
+        return namings
+
+    def _turns(self, batch: Batch, asked: Asked, rows: I64, level: F64, known: Container[str]) -> list[_Turn]:
+        """What each watched client's trail takes in now: up to its last query with evidence; later ones wait."""
+        turns = []
         client = batch.client[rows]
         stirred = level[rows] >= WATCHED
-        turns = []
         for code in self._codes(batch, client[stirred]):
-            name, at, first = batch.clients[code], np.flatnonzero(client == code), 0
+            name, at = batch.clients[code], np.flatnonzero(client == code)
             if name in known or not len(at):
                 continue
+            first = int(np.argmax(stirred[at])) if stirred[at].any() else len(at)
             if name not in self._trails:
-                first = int(np.argmax(stirred[at]))
                 at, first = at[max(0, first - REFILL) :], min(first, REFILL)
                 since = self._recent.taken + int(at[first]) - HELD
                 self._watch(name, int(asked.owner[at[0]]), since, REFILL - first)
                 self._trails[name].since = float(batch.time[rows[at[first]]])
-            turns.append((name, at, first))
-        if not turns:
-            return namings
-        all_rows = np.concatenate([at for _, at, _ in turns])
-        queries = iter(queries_of(asked.rows(all_rows), self._scale, self._honest))
-        for name, at, first in turns:
-            its = [next(queries) for _ in at]
-            found = self._follow(name, its, asked.honest[at], rows[at], level[rows[at]], first, least)
-            if found is not None:
-                begun = self._trails[name].since
-                namings.append(Naming(name, int(rows[at[found[0]]]), begun, found[1]))
-        return namings
+            watched = self._trails[name]
+            watched.changed = True
+            watched.level = float(level[rows[at[-1]]])
+            told = len(at) - int(np.argmax(stirred[at][::-1])) if first < len(at) else 0
+            if told:
+                turn = _Turn(name, asked.rows(at[:told]), rows[at[:told]], first)
+                turns.append(turn if watched.waiting is None else turn.after(watched.waiting))
+                watched.waiting = None
+            if told < len(at):
+                rest = asked.rows(at[told:])
+                watched.waiting = rest if watched.waiting is None else Asked.joined(watched.waiting, rest)
+        return turns
 
     def _codes(self, batch: Batch, stirred: I32) -> list[int]:
         """Numbers of the clients in the batch that are watched or must be from now on."""
@@ -190,27 +223,19 @@ class SecondStage:
         slot = next(k for k in range(len(taken) + 1) if k not in taken)
         self._trails[client] = _Watched(trail, slot)
 
-    def _follow(
-        self, client: str, queries: list[Query], calibrating: Bool, rows: I64, level: F64, first: int, least: float
-    ) -> tuple[int, Named] | None:
-        """Take a client's queries in order; index and reason at which it is named, from index `first` on."""
-        watched = self._trails[client]
-        watched.changed = True
-        looks = self._looks[client] = []
+    def _follow(self, turn: _Turn, queries: list[Query], least: float) -> tuple[int, Named] | None:
+        """Take a client's queries in order; row and reason at which it is named, from the first that stirred on."""
+        watched = self._trails[turn.client]
+        looks = self._looks[turn.client] = []
         for i, q in enumerate(queries):
-            honest = bool(calibrating[i])
+            honest = bool(turn.asked.honest[i])
             watched.trail.take(q, honest)
-            watched.level = float(level[i])
-            watched.idle = 0 if watched.level >= WATCHED else watched.idle + 1
-            if honest or i < first:
+            if honest or i < turn.first:
                 continue
-            looks.append((int(rows[i]), look_of(watched.trail)))
+            looks.append((int(turn.rows[i]), look_of(watched.trail)))
             named = watched.trail.named(least)
             if named is not None:
-                return i, named
-            if watched.idle >= IDLE:
-                self.release(client)
-                return None
+                return int(turn.rows[i]), named
         return None
 
     def _bound(self) -> None:
@@ -241,8 +266,9 @@ class SecondStage:
                 watched.changed = False
                 pages[f"trail{watched.slot}"] = {
                     **watched.trail.page(),
+                    **({} if watched.waiting is None else watched.waiting.page("waiting_")),
                     "client": np.frombuffer(json.dumps(name).encode(), np.uint8).copy(),
-                    "watched": np.array([watched.idle, watched.level, watched.since]),
+                    "watched": np.array([watched.level, watched.since]),
                 }
         return pages
 
@@ -268,8 +294,8 @@ class SecondStage:
             if name.startswith("trail") and len(page["watched"]):
                 trail = Trail(self._scale, self._honest)
                 trail.restore(page)
-                idle, level, since = page["watched"].tolist()
+                level, since = page["watched"].tolist()
                 client = json.loads(page["client"].astype(np.uint8).tobytes())
-                self._trails[client] = _Watched(
-                    trail, int(name.removeprefix("trail")), since, int(idle), level, changed=False
-                )
+                waiting = Asked.of_page(page, "waiting_", self._scale.cells.columns)
+                slot = int(name.removeprefix("trail"))
+                self._trails[client] = _Watched(trail, slot, since, waiting, level, changed=False)
