@@ -61,6 +61,7 @@ def topic_rules(topic: Topic, config: Config, pseudonyms: Pseudonyms) -> TopicRu
         record_bytes=config.limits.record_bytes,
         record_age=config.limits.record_age.total_seconds(),
         skew=config.limits.skew.total_seconds(),
+        trusted_proxies=config.access.trusted_proxies,
     )
 
 
@@ -189,11 +190,7 @@ def without_effect(config: Config) -> Iterator[str]:
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
-    for section, keys in (
-        ("limits", {"client_state"}),
-        ("access", {"trusted_proxies"}),
-    ):
-        for key in sorted(getattr(config, section).model_fields_set & keys):
-            yield f"{section}.{key}: has no effect in this version"
+    if "client_state" in config.limits.model_fields_set:
+        yield "limits.client_state: has no effect in this version"
     if config.overload != "lag":
         yield "overload: this version always falls behind (lag)"

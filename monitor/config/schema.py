@@ -77,7 +77,11 @@ class Access(Section):
     """What is known of the network."""
 
     networks: Mapping[str, tuple[NetworkKey, ...]] = key("Named networks, each a list in CIDR notation.", {})
-    trusted_proxies: tuple[NetworkKey, ...] = key("Proxies whose forwarded addresses are believed.", [])
+    trusted_proxies: tuple[NetworkKey, ...] = key(
+        "Proxies whose forwarded addresses are believed: of an X-Forwarded-For in `client_from` the client is the last "
+        "address that is none of these.",
+        [],
+    )
 
 
 class Limits(Section):

@@ -103,7 +103,7 @@ class Pseudonyms:
     def known_as(self, value: str) -> dict[str, str]:
         """Domain → pseudonym under which an identifier may have been stored: client, principal, and address."""
         found = {CLIENT: _normal(value), PRINCIPAL: _normal(value)}
-        address = _parse_address(value)
+        address = parse_address(value)
         found[ADDRESS] = _normal(value) if address is None else str(address)
         return {domain: self._hashed(domain, text) for domain, text in found.items()}
 
@@ -128,7 +128,7 @@ class Pseudonyms:
         return self._pseudonym(PRINCIPAL, _normal(value), at)
 
     def _place(self, value: str, at: float) -> _Place:
-        address = _parse_address(value)
+        address = parse_address(value)
         if address is None:
             return _Place(self._pseudonym(ADDRESS, _normal(value), at), ())
         block: _Network
@@ -278,7 +278,7 @@ def _normal(value: str) -> str:
     return unicodedata.normalize("NFC", clean(value))
 
 
-def _parse_address(value: str) -> _Address | None:
+def parse_address(value: str) -> _Address | None:
     """The address as it is known on the network: IPv4 inside IPv6 is IPv4, and the name of a local link is dropped."""
     try:
         address = ipaddress.ip_address(value)

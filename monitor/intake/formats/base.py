@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from monitor.intake.events import Decoded, Record
+from monitor.intake.forwarded import Network, caller, holds_chain
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.text import clean
 
@@ -24,7 +25,8 @@ class TopicRules:
     """How the records of one topic (or file) are read. Sizes in bytes, times in seconds.
 
     `client_from`: "header:NAME", "field:PATH" (dots descend) or "key", the first that exists. `default_time` is the
-    time of an event that has none, as rows of a reference may (None: such an event is rejected).
+    time of an event that has none, as rows of a reference may (None: such an event is rejected). `trusted_proxies`: see
+    `monitor.intake.forwarded`; only the address behind them is taken of a chain of forwarded addresses.
     """
 
     topic: str
@@ -39,6 +41,7 @@ class TopicRules:
     record_age: float = 604_800.0
     skew: float = 600.0
     default_time: float | None = None
+    trusted_proxies: tuple[Network, ...] = ()
 
     @cached_property
     def client_places(self) -> tuple[ClientPlace, ...]:
@@ -70,6 +73,8 @@ class TopicRules:
                 value = header(record, place.path[0]) if place.kind == "header" else as_text(record.key)
             if found is None:
                 found = value if type(value) is str and value else identifier(value)
+                if found is not None and place.chain:
+                    found = caller(found, self.trusted_proxies)
         return found
 
 
@@ -78,6 +83,8 @@ class ClientPlace(NamedTuple):
 
     kind: Literal["header", "field", "key"]
     path: tuple[str, ...]
+    chain: bool = False
+    """Whether it holds the addresses of a chain of proxies."""
 
 
 class Format(Protocol):
@@ -159,9 +166,10 @@ def identifier(value: Any) -> str | None:
 def _client_place(text: str) -> ClientPlace:
     kind, _, name = text.partition(":")
     if kind == "header" and name:
-        return ClientPlace("header", (name.lower(),))
+        return ClientPlace("header", (name.lower(),), holds_chain(name))
     if kind == "field" and name:
-        return ClientPlace("field", tuple(name.split(".")))
+        path = tuple(name.split("."))
+        return ClientPlace("field", path, holds_chain(path[-1]))
     if text == "key":
         return ClientPlace("key", ())
     raise ValueError(f"client_from: {text!r} is none of header:NAME, field:PATH and key")
