@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Severity, SubjectRef
+from monitor.troubles import Trouble
 
 DAEMON = "daemon"
 """Subject of these incidents."""
@@ -42,6 +43,10 @@ class OwnHealth:
         self._last[cause] = at
         self._raised.add(cause)
         self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more)))
+
+    def hear(self, trouble: Trouble, at: float) -> None:
+        """The same, of a condition that has a name."""
+        self.tell(trouble.cause, trouble.measure, at, trouble.severity)
 
     def touch(self, cause: str, at: float) -> bool:
         """It happened again: true where that is known already, and only the time is new."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import structlog
 
 from alerts.incidents import Incident, IncidentBook, Sighting
-from detectors.base import Finding, Measure, Rows
+from detectors.base import Finding, Rows
 from detectors.traffic.subject import DEFAULT, TrafficSettings
 from detectors.traffic.subject import NAME as TRAFFIC
+from monitor import troubles
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.events import DeadLetter, Event, EventType, Record
@@ -47,8 +48,6 @@ from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
-HELD = "held:"
-"""Cause of the incident that a new version waits, before its subject."""
 _PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
 
 
@@ -152,24 +151,18 @@ class Pipeline:
         place.counts = place.counts._replace(gap=place.counts.gap + loss.lost)
         place.next = loss.followed
         self.metrics.lost.labels(loss.topic).inc(loss.lost)
-        where = f"{loss.topic}/{loss.partition}"
-        missing = place.counts.gap
-        measure = Measure("source", where, float(missing), 0.0, "records missing", missing, at, at)
-        self.health.tell(f"lost:{where}", measure, at)
+        self.health.hear(troubles.records_lost(loss, place.counts.gap, at), at)
 
     def stopped(self, reason: str, at: float) -> None:
         """Say that reading cannot go on until somebody mends something."""
-        measure = Measure("source", reason[:400], 1.0, 0.0, "sources stopped", 1, at, at)
-        self.health.tell("source:stopped", measure, at)
+        self.health.hear(troubles.source_stopped(reason, at), at)
 
     def task_trouble(self, task: str, reason: str, failures: int, at: float) -> None:
         """A recurring task of the daemon keeps failing (`failures` in a row), or (none) works again."""
-        if not failures:
-            self.health.over(f"task:{task}", at)
-            return
-        where = f"{task}: {reason}"[:400]
-        measure = Measure("housekeeping", where, float(failures), 0.0, "failures in a row", failures, at, at)
-        self.health.tell(f"task:{task}", measure, at)
+        if failures:
+            self.health.hear(troubles.task_failing(task, reason, failures, at), at)
+        else:
+            self.health.over(troubles.task_cause(task), at)
 
     def note(self, act: AuditRow) -> None:
         """Write an act into the audit log with the next commit."""
@@ -254,7 +247,7 @@ class Pipeline:
         stored = list(pages)
         restored = watch.restore(stored, counted)
         self._model_metrics.begin(watch)
-        held = f"{HELD}{watch.subject}"
+        held = troubles.held_cause(watch.subject)
         if watch.held is None:
             self.health.over(held, self._now)
         elif not self.health.touch(held, self._now):  # somebody resolved it while no daemon ran
@@ -276,9 +269,7 @@ class Pipeline:
 
     def _starts_anew(self, subject: str, name: str, reason: str) -> None:
         log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
-        where = f"{subject}:{name}"
-        measure = Measure(name, where, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
-        self.health.tell(f"anew:{where}", measure, self._now, "info")
+        self.health.hear(troubles.starts_anew(subject, name, self._now), self._now)
         for incident in self.book.open():
             if incident.subject == subject and (name in incident.detectors or name == f"account.{incident.account}"):
                 self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
@@ -303,8 +294,7 @@ class Pipeline:
                 self.pairings[name] = Pairing(pairing.rules, self.metrics, self._names)
             if reason is not None:
                 log.warning("stored requests and responses not read", pairing=name, reason=reason)
-                measure = Measure("pairing", pairing.subject, 1.0, 0.0, "fresh starts", 1, self._now, self._now)
-                self.health.tell(f"anew:{pairing.subject}", measure, self._now, "info")
+                self.health.hear(troubles.pairing_starts_anew(pairing.subject, self._now), self._now)
         self._unit.obsolete += [ObsoletePages(subject, PAIRING, "") for subject in sorted(gone)]
         return others
 
@@ -327,13 +317,11 @@ class Pipeline:
 
     def reference_waits(self, watch: Watch, path: str, at: float) -> None:
         """Say that the configured reference has changed and waits for approval."""
-        measure = Measure("references", path, 1.0, 0.0, "versions waiting for approval", 1, at, at)
-        self.health.tell(f"reference:{watch.subject}", measure, at, "info")
+        self.health.hear(troubles.reference_waits(watch.subject, path, at), at)
 
     def reference_unusable(self, watch: Watch, reason: str, at: float) -> None:
         """Say that a reference cannot be used. Without another one the model is off."""
-        measure = Measure("references", f"{watch.subject}: {reason}"[:400], 1.0, 0.0, "unusable references", 1, at, at)
-        self.health.tell(f"reference:{watch.subject}", measure, at)
+        self.health.hear(troubles.reference_unusable(watch.subject, reason, at), at)
         if watch.panel is None:
             watch.off = reason
 
@@ -344,7 +332,7 @@ class Pipeline:
         apply_command(self.book, references, command, self._now).add_to(self._unit)
         self.health.resolved(self.book)
         for watch in self.watches.values():
-            if watch.held is not None and not self.health.touch(f"{HELD}{watch.subject}", self._now):
+            if watch.held is not None and not self.health.touch(troubles.held_cause(watch.subject), self._now):
                 watch.release()
         self.urgent = True
 
@@ -398,24 +386,10 @@ class Pipeline:
         self.urgent = True
         held = watch.held is not None
         log.warning("a new version answers", model=watch.model, version=version, held=held)
-        self._unit.audit.append(
-            AuditRow(
-                self._now,
-                "configuration",
-                "version.held" if held else "version.fresh",
-                watch.subject,
-                {"version": version},
-            )
-        )
-        what = (
-            "versions held: resolve this incident to watch it by the present reference"
-            if held
-            else "versions learnt afresh"
-        )
-        measure = Measure("versions", f"{watch.subject}: {version}"[:400], 1.0, 0.0, what, 1, self._now, self._now)
-        self.health.tell(
-            f"{HELD}{watch.subject}" if held else f"anew:{watch.subject}:version", measure, self._now, "info"
-        )
+        act = "version.held" if held else "version.fresh"
+        self._unit.audit.append(AuditRow(self._now, "configuration", act, watch.subject, {"version": version}))
+        trouble = troubles.version_held if held else troubles.version_learnt_afresh
+        self.health.hear(trouble(watch.subject, version, self._now), self._now)
         if not held:
             for incident in self.book.open():
                 if incident.subject == watch.subject and incident.account != "traffic":
@@ -458,11 +432,9 @@ class Pipeline:
         return watch
 
     def _too_many(self) -> None:
-        if self.health.touch("unwatched", self._now):
-            return
-        limit = float(self.settings.max_models)
-        measure = Measure("pipeline", "models", limit + 1, limit, "models", int(limit) + 1, self._now, self._now)
-        self.health.tell("unwatched", measure, self._now)
+        trouble = troubles.too_many_models(self.settings.max_models, self._now)
+        if not self.health.touch(trouble.cause, self._now):
+            self.health.hear(trouble, self._now)
 
     def _count(
         self, topic: str, place: _Partition, n: int, rejected: int, rows: int, corrected: int, unknown: int, gap: int
@@ -507,8 +479,7 @@ class Pipeline:
         for name, error in watch.panel.failures:
             log.error("detector stopped", detector=name, model=watch.model, error=error)
             self.metrics.failed_detectors.labels(name).inc()
-            measure = Measure(name, f"{watch.subject}:{name}", 1.0, 0.0, "failures", 1, self._now, self._now)
-            self.health.tell(f"detector:{watch.subject}:{name}", measure, self._now)
+            self.health.hear(troubles.detector_stopped(watch.subject, name, self._now), self._now)
         watch.panel.failures.clear()
 
     def _apply(self, sighting: Sighting) -> Incident | None:

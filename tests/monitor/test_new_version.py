@@ -19,12 +19,13 @@ from monitor.intake.identity import Pseudonyms
 from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
 from monitor.panel import PanelSettings
-from monitor.pipeline import HELD, Pipeline, PipelineSettings
+from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.references import FOR_NEW_VERSION, origin_of, rows_of
 from monitor.rollout import RECENT, Rollout
 from monitor.state.codec import decode, encode
 from monitor.state.commands import Command
 from monitor.state.unit import ReferenceRow, StatePage
+from monitor.troubles import HELD
 from monitor.watch import PROVISIONAL_ROWS, OnNewVersion, WatchSettings
 from tests.monitor.test_pipeline import START, TOPIC, settings
 
