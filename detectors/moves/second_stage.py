@@ -31,7 +31,7 @@ from detectors.views.projection import projection_for
 
 WATCHED: Final = math.log(100)
 """Log-evidence of one test from which on a client is watched."""
-REFILL: Final = 64
+REFILL: Final = 32
 """Earlier queries, at most, that a trail begins with."""
 IDLE: Final = 16
 """Queries without evidence after which a trail is let go."""
