@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from detectors.base import F64, I32, I64, Batch, Bool, Context, Page, StateError, Views
 from detectors.moves.asked import ACROSS, Asked, labels_of
+from detectors.moves.campaigns import LEAST, Campaigns, Snapshot
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
 from detectors.moves.recent_queries import HELD, RecentQueries
@@ -37,6 +38,9 @@ IDLE: Final = 16
 TRAIL_BYTES: Final = 16 << 20
 """Room for all trails of a model."""
 _FEWEST_HONEST: Final = 256
+_BEATS: Final = 16
+_COMPARED: Final = 8
+"""A client under watch is compared with the campaigns at every eighth query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class Naming:
     since: float
     """Event time of the query it was first watched at."""
     named: Named
+    lead: str = ""
+    """The client that began the campaign it belongs to, if that is another one."""
 
 
 @dataclass(slots=True)
@@ -60,6 +66,22 @@ class _Watched:
     idle: int = 0
     level: float = 0.0
     changed: bool = True
+    last: float = math.nan
+    """Event time of its last query."""
+    tempo: float = math.nan
+    """Running mean of the log of the seconds between its queries."""
+
+    def snapshot(self, client: str, row: int) -> Snapshot:
+        """What it is compared with campaigns by."""
+        points, heads, free = self.trail.outline()
+        return Snapshot(client, row, self.last, self.since, points, heads, self.tempo, free)
+
+    def beat(self, time: float) -> None:
+        """A query at this time."""
+        gap = math.log(max(time - self.last, 1e-3)) if time >= self.last else math.nan
+        self.last = time
+        if not math.isnan(gap):
+            self.tempo = gap if math.isnan(self.tempo) else self.tempo + (gap - self.tempo) / _BEATS
 
 
 class SecondStage:
@@ -75,6 +97,9 @@ class SecondStage:
         self._honest = Honest(self._scale.cells.columns)
         self._measured = self._changed = False
         self._trails: dict[str, _Watched] = {}
+        self._campaigns = Campaigns(self._scale, self._honest)
+        self._snapshots: list[Snapshot] = []
+        """Of the clients under watch, as they were in the batch at hand."""
         self._gone: set[int] = set()
         self._looks: dict[str, list[tuple[int, Look]]] = {}
         """Of the batch judged last: rows of each watched client, and what it looked like there."""
@@ -96,23 +121,57 @@ class SecondStage:
             self._gone.add(watched.slot)
 
     def judge(
-        self, views: Views, evidence: Mapping[str, F64], level: F64, least: float, known: Container[str]
+        self,
+        views: Views,
+        evidence: Mapping[str, F64],
+        level: F64,
+        least: float,
+        known: Container[str],
+        services: Container[str] = (),
     ) -> list[Naming]:
         """Who attacks, in the order of the events.
 
         `evidence` (n,) of each test of `ACROSS` on the events of the batch, `level` (n,) the strongest evidence
         against the client of each event after it, `least` the log-evidence at which a client is named. Clients that
-        are `known` as attackers are not watched.
+        are `known` as attackers are not watched; declared `services` join no campaign.
         """
         batch, queries = views.batch, views.get("queries")
         rows = np.flatnonzero(queries.distinct)
         asked = self._asked(views, queries, evidence, rows)
         self._measure(asked, bool(queries.honest.all()))
-        self._looks = {}
+        self._looks, self._snapshots = {}, []
         namings = self._judge(batch, asked, rows, level, least, known) if self._measured else []
+        namings = self._linked(batch, asked, rows, sorted(namings, key=lambda naming: naming.row), services)
         self._recent.take(asked)
         self._bound()
-        return sorted(namings, key=lambda naming: naming.row)
+        return namings
+
+    def _linked(
+        self, batch: Batch, asked: Asked, rows: I64, namings: list[Naming], services: Container[str]
+    ) -> list[Naming]:
+        """The namings, and the clients under watch that act like a campaign, in the order of the events."""
+        if not namings and not len(self._campaigns):
+            return []
+        self._campaigns.begin(batch, asked, rows)
+        named, done, out = {n.client: n for n in namings}, set[str](), list[Naming]()
+        for one in sorted(self._snapshots, key=lambda s: (s.row, s.client)):
+            naming = named.get(one.client)
+            if one.client in done or (naming is not None and one.row > naming.row):
+                continue
+            its_own = naming is not None and one.row == naming.row
+            alike = None if one.client in services else self._campaigns.alike(one, its_own)
+            if its_own and naming is not None:
+                found = replace(naming, lead="" if alike is None else alike.lead)
+            elif alike is not None:
+                why = Named(alike.how, alike.log_e, alike.hits, alike.n, alike.usual)
+                found = Naming(one.client, one.row, one.since, why, alike.lead)
+            else:
+                continue
+            done.add(one.client)
+            self._campaigns.take(one, found.lead)
+            out.append(found)
+        self._campaigns.end()
+        return out
 
     def _asked(self, views: Views, queries: Queries, evidence: Mapping[str, F64], rows: I64) -> Asked:
         batch = views.batch
@@ -168,7 +227,7 @@ class SecondStage:
         queries = iter(queries_of(asked.rows(all_rows), self._scale, self._honest))
         for name, at, first in turns:
             its = [next(queries) for _ in at]
-            found = self._follow(name, its, asked.honest[at], rows[at], level[rows[at]], first, least)
+            found = self._follow(name, its, asked.honest[at], rows[at], level[rows[at]], first, least, batch.time)
             if found is not None:
                 begun = self._trails[name].since
                 namings.append(Naming(name, int(rows[at[found[0]]]), begun, found[1]))
@@ -191,7 +250,15 @@ class SecondStage:
         self._trails[client] = _Watched(trail, slot)
 
     def _follow(
-        self, client: str, queries: list[Query], calibrating: Bool, rows: I64, level: F64, first: int, least: float
+        self,
+        client: str,
+        queries: list[Query],
+        calibrating: Bool,
+        rows: I64,
+        level: F64,
+        first: int,
+        least: float,
+        time: F64,
     ) -> tuple[int, Named] | None:
         """Take a client's queries in order; index and reason at which it is named, from index `first` on."""
         watched = self._trails[client]
@@ -204,8 +271,11 @@ class SecondStage:
             watched.idle = 0 if watched.level >= WATCHED else watched.idle + 1
             if honest or i < first:
                 continue
+            watched.beat(float(time[rows[i]]))
             looks.append((int(rows[i]), look_of(watched.trail)))
             named = watched.trail.named(least)
+            if named is not None or (watched.trail.asked >= LEAST and watched.trail.asked % _COMPARED == 0):
+                self._snapshots.append(watched.snapshot(client, int(rows[i])))
             if named is not None:
                 return i, named
             if watched.idle >= IDLE:
@@ -236,13 +306,14 @@ class SecondStage:
         for slot in sorted(self._gone - {watched.slot for watched in self._trails.values()}):
             pages[f"trail{slot}"] = {"watched": np.zeros(0)}
         self._gone.clear()
+        pages |= self._campaigns.page()
         for name, watched in self._trails.items():
             if watched.changed:
                 watched.changed = False
                 pages[f"trail{watched.slot}"] = {
                     **watched.trail.page(),
                     "client": np.frombuffer(json.dumps(name).encode(), np.uint8).copy(),
-                    "watched": np.array([watched.idle, watched.level, watched.since]),
+                    "watched": np.array([watched.idle, watched.level, watched.since, watched.last, watched.tempo]),
                 }
         return pages
 
@@ -263,13 +334,15 @@ class SecondStage:
                 raise StateError("the reference changed")
             self._honest.restore(honest)
             self._measured = True
+        if "campaigns" in pages:
+            self._campaigns.restore(pages["campaigns"])
         self._recent.restore({name: page for name, page in pages.items() if name.startswith("asked")})
         for name, page in sorted(pages.items()):
             if name.startswith("trail") and len(page["watched"]):
                 trail = Trail(self._scale, self._honest)
                 trail.restore(page)
-                idle, level, since = page["watched"].tolist()
+                idle, level, since, last, tempo = page["watched"].tolist()
                 client = json.loads(page["client"].astype(np.uint8).tobytes())
                 self._trails[client] = _Watched(
-                    trail, int(name.removeprefix("trail")), since, int(idle), level, changed=False
+                    trail, int(name.removeprefix("trail")), since, int(idle), level, False, last, tempo
                 )
