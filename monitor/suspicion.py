@@ -57,6 +57,8 @@ _EASIER = math.log(100)
 """A client is named at a hundredth of the evidence ratio at which a single test suspects it."""
 _MOVES = "moves."
 """Begins the names of the second stage's pages."""
+_NAMED_BYTES = 1_024
+"""What is kept of a client that an incident is open about, about."""
 _FIRST_N30 = 1_000_000.0
 """Events a month that are assumed until a day of traffic has been seen."""
 
@@ -109,6 +111,27 @@ class Suspicion:
     def watched(self) -> int:
         """Clients that the second stage watches."""
         return 0 if self._second is None else self._second.watched
+
+    @property
+    def second(self) -> SecondStage | None:
+        """The stage that names; None where there is none, or an error stopped it."""
+        return self._second
+
+    @property
+    def suspects(self) -> frozenset[str]:
+        """Clients that incidents are open about."""
+        return frozenset(self._named)
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Suspects, and clients that the second stage watches."""
+        return self.suspects if self._second is None else self.suspects | self._second.clients
+
+    @property
+    def bytes(self) -> int:
+        """What is held of clients, about."""
+        second = 0 if self._second is None else self._second.bytes
+        return self.account.bytes + second + _NAMED_BYTES * len(self._named)
 
     def add(self, evidence: ClientEvidence) -> None:
         """Take the evidence of one detector on the events of the batch at hand."""

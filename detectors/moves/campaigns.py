@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from detectors.base import F64, I64, Batch, Bool, Page
+from detectors.client_account import NAME_BYTES
 from detectors.moves.asked import Asked
 from detectors.moves.direction import Direction
 from detectors.moves.honest import Honest
@@ -117,6 +118,11 @@ class Campaigns:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def bytes(self) -> int:
+        """What the campaigns take in memory, about."""
+        return sum(c.points.nbytes + c.heads.nbytes + NAME_BYTES * len(c.members) for c in self._all)
 
     def begin(self, batch: Batch, asked: Asked, rows: I64) -> None:
         """The batch that the next snapshots are of, and its distinct queries at `rows`."""

@@ -37,6 +37,7 @@ IDLE: Final = 16
 """Queries without evidence after which a trail is let go."""
 TRAIL_BYTES: Final = 16 << 20
 """Room for all trails of a model."""
+_FEWEST_TRAILS: Final = 16
 _FEWEST_HONEST: Final = 256
 _BEATS: Final = 16
 _COMPARED: Final = 8
@@ -283,14 +284,37 @@ class SecondStage:
                 return None
         return None
 
+    @property
+    def bytes(self) -> int:
+        """What trails, recent queries and campaigns take in memory, about."""
+        return self.trail_bytes + self._recent.bytes + self._campaigns.bytes
+
+    @property
+    def trail_bytes(self) -> int:
+        """What the trails take of it."""
+        return len(self._trails) * self._trail_bytes()
+
+    @property
+    def clients(self) -> frozenset[str]:
+        """Who is watched."""
+        return frozenset(self._trails)
+
+    def shrink(self, most: int, kept: Container[str]) -> None:
+        """Let go the trails with least evidence beyond `most` bytes, but none of a client that is to be `kept`."""
+        order = [name for name in self._by_evidence() if name not in kept]
+        for name in order[: max(0, len(self._trails) - max(_FEWEST_TRAILS, most // self._trail_bytes()))]:
+            self.release(name)
+
     def _bound(self) -> None:
         """Let go the trails with least evidence beyond the room there is."""
-        room = max(16, TRAIL_BYTES // self._trail_bytes())
-        if len(self._trails) <= room:
-            return
-        order = sorted(self._trails, key=lambda name: (self._trails[name].level, name))
-        for name in order[: len(order) - room * 9 // 10]:
-            self.release(name)
+        room = max(_FEWEST_TRAILS, TRAIL_BYTES // self._trail_bytes())
+        if len(self._trails) > room:
+            for name in self._by_evidence()[: len(self._trails) - room * 9 // 10]:
+                self.release(name)
+
+    def _by_evidence(self) -> list[str]:
+        """Watched clients, least evidence first."""
+        return sorted(self._trails, key=lambda name: (self._trails[name].level, name))
 
     def _trail_bytes(self) -> int:
         columns, dimensions = self._scale.cells.columns, self._scale.projection.dimensions
