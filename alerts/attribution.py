@@ -62,6 +62,10 @@ MOVE_WORDS: Final = {
     "sweep": "change one or two fields of one record",
 }
 """What the queries did that name an attacker, as a why says it after "312 of 340 queries"."""
+SHARED: Final = "shared"
+"""Evidence against a client that acts like a named one."""
+SHARED_WORDS: Final = "lie close to queries of the campaign that began with client"
+"""What its queries did; the name of that client follows."""
 LOOK_WORDS: Final = {
     "steady": ("it looks like a steady source", "follow from one another in small steps"),
     "variations": ("it looks like variations of a record", "are copies of one record with fields masked"),

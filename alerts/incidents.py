@@ -22,6 +22,8 @@ MAX_MEASURES = 64
 """Stored measures per incident: a storm of alarms of one cause must not grow a row without bound."""
 SUPERSEDES = "supersedes"
 """Key of `Finding.detail`: the cause whose incident this finding's incident takes over."""
+JOINS = "joins"
+"""Key of `Finding.detail`: the cause whose incident this finding feeds, if it is live; its own holds it open too."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -254,6 +256,8 @@ def _merged(incident: Incident, finding: Finding) -> tuple[Measure, ...]:
 
 def _is_same_cause(incident: Incident, finding: Finding) -> bool:
     if finding.cause and finding.cause in incident.held_by:
+        return True
+    if JOINS in finding.detail and finding.detail[JOINS] in incident.held_by:
         return True
     if finding.position - incident.last_position > SAME_CAUSE_EVENTS:
         return False

@@ -44,7 +44,8 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     parts = [_part(next(m for m in told if _name(m) == name)) for name in fields[:NAMED]]
     text = "; ".join(parts) + f"; since {clock(onset)}"
     if len(fields) > NAMED:
-        text += f"; {len(fields) - NAMED} further moved"
+        further = "clients act alike" if all(m.unit == QUERIES for m in told) else "moved"
+        text += f"; {len(fields) - NAMED} further {further}"
     index = max((m.observed for m in measures if m.statistic == PSI), default=None)
     if index is not None:
         text += f"; PSI {number(index)}"

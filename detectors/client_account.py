@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,8 @@ MAX_LOG_E = 100.0
 UNIT = 2.0**-20
 BUCKETS = 16
 """Pages the clients are spread over, so that a quiet model writes the few that changed."""
+NAME_BYTES = 180
+"""A pseudonym with its place in a dictionary takes about this much."""
 _MAX_CLIENTS = 100_000
 _LIMIT = 1 << 40
 
@@ -63,6 +65,19 @@ class ClientAccount:
     def clients(self) -> int:
         """Clients with evidence above 0."""
         return len(self._row)
+
+    @property
+    def bytes(self) -> int:
+        """What the evidence takes in memory, about."""
+        return len(self._held.sum) * 32 * len(self.tests) + len(self._row) * NAME_BYTES
+
+    def shrink(self, most: int, kept: Container[str]) -> None:
+        """Forget the clients with least evidence beyond `most`, but none that is to be `kept`."""
+        self._forget([c for c in self._by_evidence() if c not in kept], len(self._row) - most)
+        rows = np.array(list(self._row.values()), np.int64)
+        self._held = self._held.rows(rows)
+        self._row = {client: i for i, client in enumerate(self._row)}
+        self._free.clear()
 
     def evidence(self, client: str) -> dict[str, float]:
         """Log-evidence against a client by test; zeros for a client that is not known."""
@@ -179,9 +194,16 @@ class ClientAccount:
         """Back to nine tenths of the cap, smallest evidence first, names break ties."""
         if len(self._row) <= self.max_clients:
             return
+        self._forget(self._by_evidence(), len(self._row) - max(self.max_clients * 9 // 10, 1))
+
+    def _by_evidence(self) -> list[str]:
+        """Clients, least evidence first, names break ties."""
         strongest = self._held.sum.max(axis=1)
-        order = sorted((int(strongest[row]), client) for client, row in self._row.items())
-        for _, client in order[: len(self._row) - max(self.max_clients * 9 // 10, 1)]:
+        return [client for _, client in sorted((int(strongest[row]), client) for client, row in self._row.items())]
+
+    def _forget(self, clients: Sequence[str], n: int) -> None:
+        """The first `n` of these."""
+        for client in clients[: max(n, 0)]:
             self._clear(self._row.pop(client), client)
             self.evicted += 1
 

@@ -44,6 +44,7 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         digest_key=digest_key,
         traffic=traffic_settings(config.budget, config.detectors),
         max_series=config.limits.series,
+        client_state=config.limits.client_state,
     )
 
 
@@ -190,7 +191,5 @@ def without_effect(config: Config) -> Iterator[str]:
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
-    if "client_state" in config.limits.model_fields_set:
-        yield "limits.client_state: has no effect in this version"
     if config.overload != "lag":
         yield "overload: this version always falls behind (lag)"

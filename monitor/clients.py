@@ -6,7 +6,7 @@ Kept in the model's state pages, so a count moves in the same transaction as the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ CAPACITY = 10_000
 BUCKETS = 16
 """Pages a ledger is split into: a quiet model then writes the few that changed."""
 _HLL_LOG2 = 12
+_ROW_BYTES = 420
+"""Memory of one count: four numbers in a list, the name, its place in the dictionary."""
 
 
 class ClientCount(NamedTuple):
@@ -64,7 +66,21 @@ class ClientLedger:
         for name, count, a, b in zip(clients, counts, first.tolist(), last.tolist(), strict=True):
             self._add_one(name, count, a, b)
         if len(self._clients) > self.capacity:
-            self._compact()
+            self._compact(self.capacity)
+
+    def __len__(self) -> int:
+        """Clients held."""
+        return len(self._clients)
+
+    @property
+    def bytes(self) -> int:
+        """What the counts take in memory, about."""
+        return len(self._clients) * _ROW_BYTES
+
+    def summarise(self, most: int, kept: Container[str]) -> None:
+        """Keep the `most` clients with most queries, and those to be `kept`; the others go into the summary."""
+        if most < len(self._clients):
+            self._compact(most, kept)
 
     def counts(self) -> list[ClientCount]:
         """All clients still held, most queries first."""
@@ -114,14 +130,14 @@ class ClientLedger:
         row[3] = max(row[3], last)
         self._dirty.add(_bucket(client))
 
-    def _compact(self) -> None:
+    def _compact(self, most: int, kept: Container[str] = ()) -> None:
         """Drop the clients with the fewest queries; newcomers start at the largest count dropped (an upper bound)."""
         if self._sketch is None:
             self._sketch = hll_sketch(_HLL_LOG2)
             for client in self._clients:
                 self._sketch.update(client)
         order = sorted(self._clients, key=lambda c: (self._clients[c][0], c))
-        for client in order[: len(order) - self.capacity]:
+        for client in [c for c in order[: len(order) - most] if c not in kept]:
             self._floor = max(self._floor, self._clients.pop(client)[0])
             self._dirty.add(_bucket(client))
 

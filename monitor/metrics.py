@@ -109,6 +109,13 @@ class Metrics:
         self.unwatched = Counter("modelwarden_predictions_unwatched", "Predictions beyond models.auto.max.", registry=r)
         self.watched = Gauge("modelwarden_models_watched", "Models by condition.", ["state"], registry=r)
         self.clients = Gauge("modelwarden_clients_tracked", "Clients counted.", ["model"], registry=r)
+        self.client_bytes = Gauge(
+            "modelwarden_client_state_bytes", "Memory of the state of clients, about.", ["model"], registry=r
+        )
+        self.client_bytes_limit = Gauge(
+            "modelwarden_client_state_limit_bytes", "What all models together may take (limits.client_state).",
+            registry=r,
+        )  # fmt: skip
         self.capital = Gauge(
             "modelwarden_account_capital", "Evidence of an account: it alarms at 1.", ["model", "account"], registry=r
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from monitor.label_metrics import LabelMetrics
 from monitor.metrics import Metrics
@@ -44,3 +44,11 @@ class ModelMetrics:
                 metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)
         for state, number in states.items():
             metrics.watched.labels(state).set(number)
+
+    def show_clients(self, held: Sequence[int], limit: int, watches: Iterable[str]) -> None:
+        """Show the memory of clients: bytes that each model holds, of all models, in their order."""
+        self._metrics.client_bytes_limit.set(limit)
+        for subject, size in zip(watches, held, strict=True):
+            if self._metrics.admits("model", subject):
+                label = subject.removeprefix("model:").removeprefix("/")
+                self._metrics.client_bytes.labels(label).set(size)

@@ -147,11 +147,16 @@ class Panel:
     @property
     def attack_state(self) -> str:
         """Whether clients are judged: off, calibrating (traffic is still taken as honest) or watching."""
-        running = [r.detector for r in self._runners if r.failure is None]
-        log = next((d for d in running if isinstance(d, QueryLog)), None)
+        log = self.query_log
         if self.suspicion is None or log is None:
             return "off"
         return "calibrating" if log.calibrating else "watching"
+
+    @property
+    def query_log(self) -> QueryLog | None:
+        """What the model was asked lately; None where nothing looks at it."""
+        running = [r.detector for r in self._runners if r.failure is None]
+        return next((d for d in running if isinstance(d, QueryLog)), None)
 
     @property
     def running(self) -> list[str]:

@@ -16,6 +16,8 @@ from detectors.base import Finding, Rows
 from detectors.traffic.subject import DEFAULT, TrafficSettings
 from detectors.traffic.subject import NAME as TRAFFIC
 from monitor import troubles
+from monitor.client_budget import DEFAULT as CLIENT_STATE
+from monitor.client_budget import ClientBudget
 from monitor.commands import References, apply_command
 from monitor.failpoints import failpoint
 from monitor.intake.events import DeadLetter, Event, EventType, Record
@@ -69,6 +71,8 @@ class PipelineSettings:
     traffic: TrafficSettings | None = DEFAULT
     """Of access topics and metric series; None: they are counted only."""
     max_series: int = 5_000
+    client_state: int = CLIENT_STATE
+    """Bytes that the clients of all models may take."""
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -101,6 +105,7 @@ class Pipeline:
         self._unit = CommitUnit(at=0.0)
         self._now = 0.0
         self._model_metrics = ModelMetrics(metrics)
+        self._clients = ClientBudget(settings.client_state)
         self.unwatched = Unwatched()
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
@@ -186,6 +191,7 @@ class Pipeline:
         if self.book.end_silences(at):
             self.urgent = True
         self._model_metrics.show(self.watches)
+        self._model_metrics.show_clients(self._clients.keep(self.watches.values()), self._clients.limit, self.watches)
         self._unit.trail.append(Tick(at, listening))
         failpoint("after_tick")
 

@@ -19,13 +19,15 @@ from alerts.attribution import (
     LOOK_WORDS,
     MOVE_WORDS,
     SECOND_STAGE,
+    SHARED,
+    SHARED_WORDS,
     TRAINING_ROWS,
     WORDS,
     atlas_of,
     attack_of,
     attack_of_move,
 )
-from alerts.incidents import SUPERSEDES
+from alerts.incidents import JOINS, SUPERSEDES
 from alerts.why import QUERIES
 from detectors.base import (
     F64,
@@ -55,6 +57,8 @@ _EASIER = math.log(100)
 """A client is named at a hundredth of the evidence ratio at which a single test suspects it."""
 _MOVES = "moves."
 """Begins the names of the second stage's pages."""
+_NAMED_BYTES = 1_024
+"""What is kept of a client that an incident is open about, about."""
 _FIRST_N30 = 1_000_000.0
 """Events a month that are assumed until a day of traffic has been seen."""
 
@@ -108,6 +112,27 @@ class Suspicion:
         """Clients that the second stage watches."""
         return 0 if self._second is None else self._second.watched
 
+    @property
+    def second(self) -> SecondStage | None:
+        """The stage that names; None where there is none, or an error stopped it."""
+        return self._second
+
+    @property
+    def suspects(self) -> frozenset[str]:
+        """Clients that incidents are open about."""
+        return frozenset(self._named)
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Suspects, and clients that the second stage watches."""
+        return self.suspects if self._second is None else self.suspects | self._second.clients
+
+    @property
+    def bytes(self) -> int:
+        """What is held of clients, about."""
+        second = 0 if self._second is None else self._second.bytes
+        return self.account.bytes + second + _NAMED_BYTES * len(self._named)
+
     def add(self, evidence: ClientEvidence) -> None:
         """Take the evidence of one detector on the events of the batch at hand."""
         self._given.append(evidence)
@@ -152,7 +177,9 @@ class Suspicion:
             if named.kind != UNUSUAL and now - max(named.told.values()) < REPEAT
         }
         try:
-            found = self._second.judge(views, evidence, self.account.level, least, attackers)
+            found = self._second.judge(
+                views, evidence, self.account.level, least, attackers, self.suspects, self._services
+            )
         except Exception as error:
             # Better too many names than none: from here on the tests name whom they suspect.
             self._second = None
@@ -238,26 +265,37 @@ class Suspicion:
         atlas = self._atlas[suspect.test] if named.kind != UNUSUAL else ()
         return self._told(suspect.client, batch, suspect.row, suspect.test, suspect.since, measures, atlas, detail)
 
-    def _attacks(self, naming: Naming, batch: Batch) -> Finding:
-        """The finding about a client that the second stage names."""
+    def _attacks(self, naming: Naming, batch: Batch) -> Finding | None:
+        """The finding about a client that the second stage names, or that acts like one that is named."""
         now = float(batch.time[naming.row])
-        kind = attack_of_move(naming.named.evidence)
+        kind, lead = self._kind(naming), self._named.get(naming.lead)
+        if kind == UNUSUAL:
+            return None
         detail = self._entered(naming.client, kind, now)
+        if lead is not None and kind in lead.kinds and naming.client not in self._services:
+            detail[JOINS] = _cause(naming.lead, kind)
         self._named[naming.client].told[SECOND_STAGE] = now
         named, since = naming.named, naming.since
         measures = [
             Measure(
                 SECOND_STAGE, f"client {naming.client}", named.hits, named.usual * named.n, QUERIES, named.n, since,
-                now, statistic=MOVE_WORDS[named.evidence],
+                now, statistic=_words(naming),
             )
         ]  # fmt: skip
-        if named.log_e > 0:
+        if named.log_e > 0 and named.evidence != SHARED:
             ratio = math.exp(min(named.log_e, 700.0))
             measures.append(
                 Measure(SECOND_STAGE, SECOND_STAGE, ratio, 1.0, "ratio", named.n, since, now, statistic="evidence")
             )
         atlas = atlas_of(kind)
         return self._told(naming.client, batch, naming.row, SECOND_STAGE, since, tuple(measures), atlas, detail)
+
+    def _kind(self, naming: Naming) -> str:
+        """The kind of attack that a naming speaks for; of one that only acts like another, that one's."""
+        if naming.named.evidence != SHARED:
+            return attack_of_move(naming.named.evidence)
+        lead = self._named.get(naming.lead)
+        return UNUSUAL if lead is None else lead.kind
 
     def _entered(self, client: str, kind: str, now: float) -> dict[str, str]:
         """Note whom and what an incident is about. An attack takes over the incident of an unusual client."""
@@ -325,6 +363,12 @@ class Suspicion:
             suspect.test, suspect.test, ratio, 1.0, "ratio", suspect.n, suspect.since, now, statistic="evidence"
         )
         return share, evidence
+
+
+def _words(naming: Naming) -> str:
+    """What the queries of a named client did."""
+    evidence = naming.named.evidence
+    return f"{SHARED_WORDS} {naming.lead}" if evidence == SHARED else MOVE_WORDS[evidence]
 
 
 def _cause(client: str, kind: str) -> str:

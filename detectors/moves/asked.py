@@ -30,7 +30,8 @@ class Asked:
 
     `owner`: number of the client; `cells` (n, d): numbers, then category codes; `label`: predicted class, -1 where
     there is none; `margin`: NaN where scores are not logged; `log_e` (n, 4): evidence of `ACROSS`; `value` (n, 2): the
-    statistics behind "outlier_queries" and "independent_queries"; `honest`: asked while the model calibrated.
+    statistics behind "outlier_queries" and "independent_queries"; `honest`: asked while the model calibrated; `time`:
+    event time in epoch seconds.
     """
 
     owner: I64
@@ -40,6 +41,7 @@ class Asked:
     log_e: F32
     value: F32
     honest: Bool
+    time: F64
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -76,7 +78,7 @@ class Asked:
         f32 = np.float32
         return Asked(
             np.zeros(n, np.int64), np.zeros((n, columns), f32), np.zeros(n, np.int32), np.zeros(n, f32),
-            np.zeros((n, len(ACROSS)), f32), np.zeros((n, 2), f32), np.zeros(n, np.bool_),
+            np.zeros((n, len(ACROSS)), f32), np.zeros((n, 2), f32), np.zeros(n, np.bool_), np.zeros(n),
         )  # fmt: skip
 
 

@@ -22,6 +22,11 @@ class RecentQueries:
         self._rows = Asked.zeros(HELD, columns)
         self._dirty: set[int] = set()
 
+    @property
+    def bytes(self) -> int:
+        """What they take in memory, full or not."""
+        return sum(getattr(self._rows, f.name).nbytes for f in fields(Asked))
+
     def take(self, asked: Asked) -> None:
         """Take in queries; of more than 4,096 the oldest go."""
         kept = asked.rows(slice(max(0, len(asked) - HELD), None))

@@ -74,13 +74,23 @@ class Scale:
 
     def spread(self, cells: F32) -> F64:
         """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""
-        last = len(self._sorted)
         far = np.zeros(len(cells))
+        for column in np.abs(self.ranks(cells)).T:
+            far += column
+        return far / max(self.numbers, 1)
+
+    def ranks(self, cells: F32) -> F64:
+        """(n, numbers) place of each number among the reference's: -0.5 below all of them, 0.5 above."""
+        out = np.empty((len(cells), self.numbers))
         for j in range(self.numbers):
             low = np.searchsorted(self._sorted[:, j], cells[:, j], side="left")
             high = np.searchsorted(self._sorted[:, j], cells[:, j], side="right")
-            far += np.abs((low + high) / (2 * last) - 0.5)
-        return far / max(self.numbers, 1)
+            out[:, j] = (low + high) / (2 * len(self._sorted)) - 0.5
+        return out
+
+    def belonging(self, cells: F32) -> F64:
+        """(n, edges) how well each pair of dependent fields belongs together: terms of the view "dependence"."""
+        return self.tree.terms(*self.cells.numeric(cells), self.cells.codes(cells))
 
     def grain(self, cells: F32) -> float:
         """Mean share of distinct values in the columns that have few of them in the reference."""

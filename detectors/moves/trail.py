@@ -115,6 +115,11 @@ class Trail:
             return None
         return Named(ACROSS[best], float(usable[best]), min(self.heads, self.judged), self.judged, 0.0)
 
+    def outline(self) -> tuple[F32, F32, bool]:
+        """Points of its last queries, cells of those made from no other, and whether these tell how it deviates."""
+        free = self.heads > 0.5 * self.judged and not self.rescaled
+        return self._window.points(), self._heads, free
+
     def _join(self, q: Query, relation: Relation | None) -> tuple[Link, Thread | None]:
         """What the query was made from, and the open thread it joins."""
         if relation is None:

@@ -110,6 +110,11 @@ class Window:
         """Thread of the query `back` before."""
         return int(self._told[self._begin + self.n - back, 2])
 
+    def points(self) -> F32:
+        """(n, dimensions) the queries held, oldest first."""
+        held: F32 = self._points[self._begin : self._begin + self.n].astype(np.float32)
+        return held
+
     def rename(self, old: frozenset[int], new: int) -> None:
         """Queries of the threads `old` are of `new` from now on."""
         held = self._told[self._begin : self._begin + self.n, 2]

@@ -118,6 +118,11 @@ class QueryLog(Detector):
         return iter(())
 
     @property
+    def bytes(self) -> int:
+        """What the queries held take in memory, about."""
+        return self._ring.bytes + self._seen.bytes
+
+    @property
     def calibrating(self) -> bool:
         """Whether traffic is still taken as honest."""
         return self._honest
@@ -182,6 +187,11 @@ class _Ring:
         self._taken = 0
         """Queries taken in so far; the next goes to row `taken % capacity`."""
         self._dirty: set[int] = set()
+
+    @property
+    def bytes(self) -> int:
+        """Points, owners, and a name each while it learns."""
+        return self._points.nbytes + self._owner.nbytes + 80 * len(self._names)
 
     def learn(self, points: F32, clients: Sequence[str]) -> None:
         """Take in honest queries; of more than two rings the oldest go."""
@@ -316,6 +326,10 @@ class _Seen:
         self._taken = 0
         self._sorted: U64 = np.zeros(0, np.uint64)
         self._dirty: set[int] = set()
+
+    @property
+    def bytes(self) -> int:
+        return self._hashes.nbytes + self._sorted.nbytes
 
     def take(self, hashes: U64) -> I64:
         """Indices (ascending) of those not seen before, which are remembered."""

@@ -44,10 +44,15 @@ class Tree:
         """As `of`, of numbers, which of them are there, and category codes."""
         if not len(self._left):
             return np.zeros(len(values))
+        total: F64 = self.terms(values, ok, category).sum(axis=1)
+        return total
+
+    def terms(self, values: F64, ok: Bool, category: I32) -> F64:
+        """(n, edges) what each edge adds to T."""
         codes = self._codes(values, ok, category)[:, self._take]
         at = self._offset + codes[:, self._left] * self._stride + codes[:, self._right]
-        total: F64 = self._table[at].sum(axis=1)
-        return total
+        told: F64 = self._table[at]
+        return told
 
     def _codes(self, values: F64, ok: Bool, category: I32) -> I64:
         """(n, columns) codes: bins of numbers and known categories, then unseen, then missing."""

@@ -88,7 +88,7 @@ class Limits(Section):
     """Bounds that keep hostile or broken input from costing more than its share."""
 
     record_bytes: Size = key("Largest record that is parsed.", "256KiB")
-    client_state: Size = key("Memory for the state of clients.", "512MiB")
+    client_state: Size = key("Memory for the state of the clients of all models.", "512MiB")
     series: Positive = key("Most series that are watched.", 5000)
     record_age: Duration = key("On a live topic an event may be this much older than the broker's time.", "7d")
     skew: DurationOrZero = key("On a live topic an event may be this much newer than the broker's time.", "10m")

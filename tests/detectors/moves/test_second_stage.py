@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from detectors.base import F64, Context, Page, StateError, Views
-from detectors.moves import second_stage as module
+from detectors.moves import watch_list
 from detectors.moves.asked import ACROSS
-from detectors.moves.second_stage import IDLE, WATCHED, Naming, SecondStage
+from detectors.moves.second_stage import Naming, SecondStage
+from detectors.moves.watch_list import IDLE, WATCHED
 from detectors.queries.query_log import Queries
 from monitor.intake.columns import build_batch, infer_schema
 from monitor.intake.events import Event
@@ -81,6 +82,31 @@ def test_the_cut_of_the_events_does_not_matter(cut: int) -> None:
     assert one.found[:1] == two.found[:1] != []
 
 
+@pytest.mark.parametrize("cut", [1, 7, 50])
+def test_nor_does_it_where_a_client_is_quiet_for_a_while_and_comes_back(cut: int) -> None:
+    rng = np.random.default_rng(cut)
+    gaps = rng.choice([0, 1, IDLE - 1, IDLE, IDLE + 1, 40], 24)
+    level = np.concatenate([np.append(np.zeros(gap), WATCHED + 1) for gap in gaps])
+    given = events(honest_rows(len(level), 9))
+    one = Run().calibrated().feed(given, level, cut=len(level))
+    two = Run().calibrated().feed(given, level, cut=cut)
+    assert one.found == two.found and one.stage.clients == two.stage.clients == {"c_x"}
+    trails = [{k: v.tolist() for k, v in run.stored()["trail0"].items()} for run in (one, two)]
+    assert trails[0] == trails[1]
+
+
+def test_restored_while_queries_wait_it_goes_on() -> None:
+    given, level = events(bisections(40, 4)), np.full(42, WATCHED + 1)
+    level[3:9] = 0.0
+    whole = Run().calibrated().feed(given, level)
+    one = Run().calibrated().feed(given[:7], level[:7])
+    two = Run()
+    two.position = one.position
+    two.stage.restore(one.stored())
+    two.feed(given[7:], level[7:])
+    assert two.found == whole.found != []
+
+
 def test_restored_it_goes_on() -> None:
     given, level = events(bisections(40, 4)), np.full(42, WATCHED + 1)
     whole = Run().calibrated().feed(given, level)
@@ -115,12 +141,12 @@ def test_a_trail_is_let_go_after_a_while_without_evidence() -> None:
 
 
 def test_a_flood_of_unusual_clients_keeps_those_with_most_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRAIL_BYTES", 0)
+    monkeypatch.setattr(watch_list, "TRAIL_BYTES", 0)
     run = Run().calibrated()
     run.feed(events(honest_rows(3, 7), "c_worst"), np.full(3, 90.0))
     for k in range(40):
         run.feed(events(honest_rows(1, 200 + k), f"c_flood{k}"), np.full(1, WATCHED + 1))
-    assert run.stage.watched <= 16 and "c_worst" in run.stage._trails
+    assert run.stage.watched <= 16 and "c_worst" in run.stage.clients
 
 
 def test_nobody_is_named_before_the_calibration_is_over() -> None:
