@@ -20,6 +20,7 @@ import numpy as np
 from detectors.base import (
     F64,
     I64,
+    NO_COLUMN,
     Batch,
     Bets,
     Context,
@@ -131,7 +132,10 @@ class ErrorRate(Detector):
         self._changed = False
 
     def streams(self) -> Sequence[Stream]:
-        return tuple(Stream(f"error rate {i}", self.kind, "error_rate", ()) for i in range(SLOTS))
+        """Of each slot one; those of a version latch together, in the whole and in its segments."""
+        return tuple(
+            Stream(f"error rate {i}", self.kind, "error_rate", (f"{NO_COLUMN}errors {i}",)) for i in range(SLOTS)
+        )
 
     def bets(self) -> Bets:
         stream = np.repeat(np.arange(SLOTS), len(MIX))

@@ -10,7 +10,7 @@ from detectors.performance.error_rate import ErrorRate, Params
 from detectors.performance.second_opinion import SecondOpinion
 from detectors.performance.spread import Spread
 from detectors.performance.versions import SLOTS
-from tests.detectors.performance.labelled import Judged, labels, part, wrong
+from tests.detectors.performance.labelled import Judged, labels, wrong
 
 
 def test_a_rise_is_found_and_told_with_its_numbers() -> None:
@@ -105,7 +105,7 @@ def test_cuts_and_restarts_change_nothing(cut: int, numeric: bool) -> None:
     whole = Judged().feed(batch)
     other = Judged()
     for begin in range(0, len(batch), 500):
-        other.feed(part(batch, begin, min(begin + 500, len(batch))), cut)
+        other.feed(batch.part(begin, begin + 500), cut)
         fresh = ErrorRate(Context("model:/m"), Params())
         other.detector._changed = True
         fresh.restore(other.detector.dirty())
@@ -120,7 +120,7 @@ def test_adwin_is_a_second_opinion_that_survives_restarts() -> None:
     assert figures["adwin_detections"] >= 1 and 0 < figures["adwin_width"] <= 8_192
     parts, batch = Judged(Params(adwin=True)), labels(error)
     for begin in range(0, len(batch), 2_500):
-        parts.feed(part(batch, begin, min(begin + 2_500, len(batch))), 100)
+        parts.feed(batch.part(begin, begin + 2_500), 100)
         fresh = ErrorRate(Context("model:/m"), Params(adwin=True))
         fresh.restore(parts.detector.dirty())
         parts.detector = fresh
