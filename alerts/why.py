@@ -15,8 +15,9 @@ UNIT = "unit"
 QUERIES = "queries"
 """Unit of a measure that counts queries of a client: `observed` of `n`; its statistic says what they did."""
 PSI = "psi"
-DESCRIBING = (PSI, "median")
-"""Statistics of measures that describe a change beside the one that is told: population stability index, median."""
+DESCRIBING = (PSI, "js", "wasserstein", "median")
+"""Statistics of measures that describe a change beside the one that is told: population stability index, distances,
+median."""
 NAMED = 3
 """Fields told in full; further ones are counted."""
 

@@ -311,6 +311,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """The distribution of a column in the target (`before`) and in the `n` events since an onset (`after`): shares.
+
+    A categorical column has a bin for each of `names`. A numeric one has k `edges` and k + 3 bins: below the first
+    edge, between edges (the upper one included), above the last, missing, not a number. `quantiles` holds (level,
+    before, after), interpolated within bins; beyond the outer edges nothing is known.
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[float, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    quantiles: tuple[tuple[float, float, float], ...]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """One number of a why, as it is stored and shown: what was observed, what was expected, over which events."""
 
@@ -324,6 +341,8 @@ class Measure:
     until: float
     field: str = ""
     statistic: str = ""
+    profile: Profile | None = None
+    """Of the column that moved, with its first measure."""
 
 
 @dataclass(frozen=True, slots=True)
