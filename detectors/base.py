@@ -354,6 +354,8 @@ class Explanation:
     measures: tuple[Measure, ...]
     effects: Mapping[str, float] = field(default_factory=dict)
     """Column → how large its change is, about 1 for a shift of one standard deviation."""
+    drop: float = 0.0
+    """By how much the model's accuracy has fallen at least, as far as its scores tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -381,6 +381,7 @@ def slim(event: Event) -> Event:
         features=features,
         vector=None if event.vector is None else event.vector[:MAX_FIELDS],
         prediction=_slim_value(event.prediction),
+        label=_slim_value(event.label),
         scores=event.scores if len(event.scores or ()) <= MAX_FIELDS else None,
     )
 

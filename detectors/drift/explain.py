@@ -16,6 +16,7 @@ from detectors.drift.pairs import LABEL
 from detectors.drift.profile import profile_of
 from detectors.drift.scores import BLOCK, INDICATORS, Score
 from detectors.drift.target import Target
+from detectors.performance.expected_accuracy import ExpectedAccuracy
 from detectors.quality.units import Moments, unit_factor
 from detectors.views.bins import CategoryColumn, NumericColumn
 
@@ -23,6 +24,8 @@ UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
 PSI, JS, WASSERSTEIN, MEDIAN = "psi", "js", "wasserstein", "median"
 """Statistics of the measures that describe a column's change and decide nothing."""
+ACCURACY = "estimated_accuracy"
+"""Statistic of the measure that says how right the model probably is, by its scores."""
 MOST, PROFILED = 3, 5
 """Columns described, and columns whose distribution is kept."""
 _UNIT_BLOCKS = 4
@@ -30,7 +33,12 @@ _LEAST_VARIANCE = 0.05
 
 
 def explain_blocks(
-    detector: str, target: Target, history: History, streams: Sequence[int], story: Story
+    detector: str,
+    target: Target,
+    history: History,
+    streams: Sequence[int],
+    story: Story,
+    accuracy: ExpectedAccuracy | None = None,
 ) -> Explanation:
     """Explain by the blocks of `story`, all of them still in `history`, strongest stream first."""
     since, until = history.times(story.first)[0], history.times(story.end - 1)[1]
@@ -51,7 +59,15 @@ def explain_blocks(
     measures = _profiled(measures, target, history, streams, story)
     measures += _units(detector, target, history, streams, story.first, story.end)
     measures += _effects(detector, target, history, streams, story.first, story.end)
-    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects)
+    drop = 0.0
+    if accuracy is not None:
+        cells = [history.cells(column, story.first, story.end) for column in accuracy.columns]
+        told = accuracy.of(cells[0], cells[1])
+        if told is not None:
+            numbers = told.now, told.before, "share", len(cells[0]), since, until
+            measures.append(Measure(detector, "estimated accuracy", *numbers, statistic=ACCURACY))
+            drop = told.drop
+    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects, drop)
 
 
 def _effects(

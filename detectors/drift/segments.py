@@ -74,7 +74,8 @@ class SegmentDrift(PredictiveDrift):
         self.name = f"{type(self).name}:{segment}"  # type: ignore[misc]
         self.share = share_of_segments(OF_DRIFT, of)  # type: ignore[misc]
         rows = _rows(context.reference.rows, segment)
-        own = replace(context.reference, rows=_part(context.reference.rows, rows, segment.field))
+        reference = context.reference
+        own = replace(reference, rows=_part(reference.rows, rows, segment.field), right=_taken(reference.right, rows))
         rate = context.events_per_day * len(rows) / len(context.reference)
         super().__init__(replace(context, reference=own, events_per_day=rate, cache={}), params)
 

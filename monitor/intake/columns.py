@@ -136,12 +136,21 @@ def build_reference(events: Sequence[Event], schema: Schema, origin: Origin, sub
         events = sorted(events, key=lambda e: e.time)
     places = [("reference", 0, i, 0) for i in range(len(events))]
     rows = build_batch(subject, 0, events, places, schema)
-    return Reference(rows, origin, content_hash(rows), ordered)
+    right = _right(events) if schema.outputs_category else None
+    return Reference(rows, origin, content_hash(rows, right), ordered, right=right)
 
 
-def content_hash(rows: Batch) -> str:
+def _right(events: Sequence[Event]) -> F64 | None:
+    """Whether each answer is its label, NaN without a label; None where no row has one."""
+    pairs = [(_class_text(e.prediction), _class_text(e.label)) for e in events]
+    if all(told is None for _, told in pairs):
+        return None
+    return np.array([np.nan if None in pair else float(pair[0] == pair[1]) for pair in pairs], np.float64)
+
+
+def content_hash(rows: Batch, right: F64 | None = None) -> str:
     """Hash of the columns that a reference consists of."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(b"" if right is None else right.tobytes(), digest_size=16)
     for table in (rows.numeric, rows.outputs_numeric):
         digest.update(repr(table.names).encode() + table.values.tobytes() + table.status.tobytes())
     for column in (rows.category, rows.outputs_category):
