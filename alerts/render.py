@@ -12,7 +12,7 @@ from alerts.advice import FIRST_STEP
 from alerts.incidents import Incident, IncidentSubject
 from alerts.taxonomy import SCHEMES
 from alerts.times import rfc3339_or_none
-from detectors.base import Measure
+from detectors.base import Measure, Profile
 
 Owner = Callable[[Incident], str | None]
 """Incident → the team or person that owns its model, None where nobody is named."""
@@ -111,7 +111,26 @@ def _evidence(measure: Measure, clear: Callable[[str], str]) -> dict[str, Any]:
         "n": int(measure.n),
         "from": rfc3339_or_none(measure.since),
         "to": rfc3339_or_none(measure.until),
+        **({} if measure.profile is None else {"distribution": profile_json(measure.profile)}),
     }
+
+
+def profile_json(profile: Profile) -> dict[str, Any]:
+    """A distribution: names of its bins (a categorical column) or their edges, quantiles as p05: [before, after]."""
+    return {
+        **({"bins": list(profile.names)} if profile.names else {"edges": list(profile.edges)}),
+        "before": list(profile.before),
+        "after": list(profile.after),
+        "quantiles": {f"p{round(100 * q):02d}": [a, b] for q, a, b in profile.quantiles},
+        "n": profile.n,
+    }
+
+
+def profile_of(data: Mapping[str, Any]) -> Profile:
+    """The inverse of `profile_json`."""
+    quantiles = tuple((int(name[1:]) / 100, float(a), float(b)) for name, (a, b) in data["quantiles"].items())
+    names, edges = tuple(data.get("bins", ())), tuple(data.get("edges", ()))
+    return Profile(names, edges, tuple(data["before"]), tuple(data["after"]), quantiles, int(data["n"]))
 
 
 def _finite(value: float) -> float | None:

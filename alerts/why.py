@@ -15,8 +15,11 @@ UNIT = "unit"
 QUERIES = "queries"
 """Unit of a measure that counts queries of a client: `observed` of `n`; its statistic says what they did."""
 PSI = "psi"
-DESCRIBING = (PSI, "median")
-"""Statistics of measures that describe a change beside the one that is told: population stability index, median."""
+ACCURACY = "estimated_accuracy"
+"""Statistic of the measure that says how right the model probably is, by its scores."""
+DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY)
+"""Statistics of measures that describe a change beside the one that is told: population stability index, distances,
+median."""
 NAMED = 3
 """Fields told in full; further ones are counted."""
 
@@ -49,6 +52,8 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     index = max((m.observed for m in measures if m.statistic == PSI), default=None)
     if index is not None:
         text += f"; PSI {number(index)}"
+    for measure in [m for m in measures if m.statistic == ACCURACY][:1]:
+        text += f"; estimated accuracy {number(measure.expected)} → {number(measure.observed)}"
     for unit in [m for m in measures if m.statistic == UNIT][:NAMED]:
         text += f"; {_name(unit)} looks like another unit (× {number(unit.observed)})"
     ratio = [m for m in measures if m.statistic == EVIDENCE]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.base import F64, I64, Alarm, Bets, Bool, Evidence, Latch, Page, StateError, Stream, Verdict
+from detectors.base import F64, I64, NO_COLUMN, Alarm, Bets, Bool, Evidence, Latch, Page, StateError, Stream, Verdict
 
 ALARM = 1.0
 MAX_CAPITAL = 1e6
@@ -235,7 +235,7 @@ class SumAccount:
     def _latch(self, named: Sequence[tuple[str, int]], carriers: Sequence[tuple[float, str, int]]) -> tuple[Latch, ...]:
         """Latch the named streams and all that are functions of their fields, one latch a detector."""
         fields = {f for d, j in named for f in self._members[d].streams[j].fields}
-        if fields - self._outputs:
+        if any(f not in self._outputs and not f.startswith(NO_COLUMN) for f in fields):
             fields |= self._outputs
         strongest: dict[str, int] = {}
         for _, detector, j in carriers:

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,6 +22,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
 Page = dict[str, npt.NDArray[Any]]
 """One unit of stored state: named arrays. monitor/state/codec.py writes it with a version and a checksum."""
@@ -81,6 +82,10 @@ class Identity:
     partition: I64
     offset: I64
     row: I64
+
+    def part(self, rows: slice) -> Identity:
+        """Those of some events."""
+        return Identity(self.topics, self.topic[rows], self.partition[rows], self.offset[rows], self.row[rows])
 
     def at(self, i: int) -> str:
         """The identity of event `i` as one stable string."""
@@ -152,9 +157,21 @@ class LabelBatch:
     weight: F64
     sample_weight: F64
     numeric: bool
+    member: U64 | None = None
+    """(n,) bit k: the prediction was of `segments[k]`; None where no segment is declared."""
+    segments: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def part(self, first: int, last: int) -> LabelBatch:
+        """Rows `first` to `last` (exclusive)."""
+        rows = slice(first, last)
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {n: c[rows] for n, c in columns.items() if isinstance(c, np.ndarray)}
+        return replace(
+            self, **taken, start=self.start + first, identity=self.identity.part(rows), event_ids=self.event_ids[rows]
+        )
 
 
 Rows = Batch | LabelBatch
@@ -162,6 +179,10 @@ Rows = Batch | LabelBatch
 
 
 # --- what detectors yield -------------------------------------------------------------------------------------------
+
+
+NO_COLUMN = "\0"
+"""Begins the name of a field that is no column: streams that have it latch together, and no output depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +311,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """The distribution of a column in the target (`before`) and in the `n` events since an onset (`after`): shares.
+
+    A categorical column has a bin for each of `names`. A numeric one has k `edges` and k + 3 bins: below the first
+    edge, between edges (the upper one included), above the last, missing, not a number. `quantiles` holds (level,
+    before, after), interpolated within bins; beyond the outer edges nothing is known.
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[float, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    quantiles: tuple[tuple[float, float, float], ...]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """One number of a why, as it is stored and shown: what was observed, what was expected, over which events."""
 
@@ -303,6 +341,8 @@ class Measure:
     until: float
     field: str = ""
     statistic: str = ""
+    profile: Profile | None = None
+    """Of the column that moved, with its first measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +354,8 @@ class Explanation:
     measures: tuple[Measure, ...]
     effects: Mapping[str, float] = field(default_factory=dict)
     """Column → how large its change is, about 1 for a shift of one standard deviation."""
+    drop: float = 0.0
+    """By how much the model's accuracy has fallen at least, as far as its scores tell."""
 
 
 @dataclass(frozen=True, slots=True)

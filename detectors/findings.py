@@ -26,11 +26,23 @@ CRITICAL, MINOR = 0.8, 0.1
 effect in the most important field, and half of a small one."""
 
 
-def severity_of(effects: Mapping[str, float], importances: Mapping[str, float]) -> Severity:
-    """Severity by effect and importance, relative to the most important field; evidence has no part in it.
+CRITICAL_DROP, MINOR_DROP = 0.1, 0.02
+"""Estimated loss of accuracy from which an alarm is critical, and from which it is at least a warning."""
+
+
+def severity_of(effects: Mapping[str, float], importances: Mapping[str, float], drop: float = 0.0) -> Severity:
+    """Severity by effect and importance, relative to the most important field, or by the estimated `drop` of accuracy
+    where that is worse; evidence has no part in it.
 
     Without importances, and where a column without one is named, nothing is known about harm: at least a warning.
     """
+    if drop >= CRITICAL_DROP:
+        return "critical"
+    by_effect = _severity_of(effects, importances)
+    return "warning" if by_effect == "info" and drop >= MINOR_DROP else by_effect
+
+
+def _severity_of(effects: Mapping[str, float], importances: Mapping[str, float]) -> Severity:
     most = max(importances.values(), default=0.0)
     if most <= 0 or not effects:
         return "warning"
@@ -61,7 +73,7 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
         detector=alarm.detector,
         kind=leading.kind,
         account=around.account,
-        severity=severity_of(explanation.effects, around.importances),
+        severity=severity_of(explanation.effects, around.importances, explanation.drop),
         time=now,
         row=alarm.row,
         position=alarm.position,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from detectors.base import Batch
+from detectors.base import F64, Batch
 
 Origin = Literal["file", "same_traffic", "live"]
 
@@ -25,6 +25,8 @@ class Reference:
     ordered: bool = False
     training: Batch | None = None
     """Rows the model was trained on, where they are given apart from the target."""
+    right: F64 | None = None
+    """(rows,) 1 where the answer of a row is its label, 0 where not, NaN without a label; None where none has one."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,6 +14,7 @@ from detectors.base import F64, I32, I64, Bool, LabelBatch, Page
 from monitor.intake.columns import VALUE, Place, Schema, identity_of
 from monitor.intake.events import Event
 from monitor.intake.joins import NONE, NUMBER, Answers, Asked, Joined, JoinSettings, LabelJoin, Told, id_keys
+from monitor.label_segments import LabelSegments
 from monitor.state.codec import array_text, text_array
 
 MAX_VERSIONS = 1_000
@@ -47,6 +48,7 @@ class ModelLabels:
         self.judged = 0
         """Joined labels given to detectors."""
         self.lags: deque[float] = deque(maxlen=LAGS)
+        self.segments = LabelSegments()
         self._answers = Answers()
         self._classes = tuple(classes)
         self._events: list[Event] = []
@@ -104,6 +106,8 @@ class ModelLabels:
             weight=joined.weight[rows],
             sample_weight=joined.sample_weight[rows],
             numeric=VALUE in schema.outputs_numeric,
+            member=self.segments.bits(joined.segments[rows]) if self.segments.names else None,
+            segments=tuple(self.segments.names),
         )
         self.judged += len(batch)
         return batch
@@ -116,7 +120,7 @@ class ModelLabels:
         if self._versions_changed:
             self._versions_changed = False
             pages["versions"] = {"names": text_array(list(self._versions))}
-        return pages
+        return {**pages, **self.segments.dirty()}
 
     def restore(self, pages: Mapping[str, Page]) -> None:
         """Take the pages of an equal one."""
@@ -124,6 +128,7 @@ class ModelLabels:
             self.judged = int(pages["head"]["judged"][0])
         if "versions" in pages:
             self._versions = {name: i for i, name in enumerate(array_text(pages["versions"]["names"]))}
+        self.segments.restore(pages)
         self.join.restore(pages)
 
     def _asked(self, events: Sequence[Event]) -> Asked:
@@ -141,6 +146,7 @@ class ModelLabels:
             score=self._scores(events),
             weight=np.array([e.sample_weight for e in events], np.float64),
             version=np.fromiter(map(versions.__getitem__, names), np.int64, len(names)),
+            segments=self.segments.of(events),
         )
 
     def _scores(self, events: Sequence[Event]) -> F64:

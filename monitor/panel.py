@@ -50,6 +50,7 @@ _MONTH = 30 * 86_400.0
 _HEALTH = "health"
 """Page of the account that says whether a detector that bets with it was stopped by an error."""
 _PAGE_VERSION = 1
+_LABELS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +177,14 @@ class Panel:
         self._report(batch, report)
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
-        """Run the detectors of labels over joined ones."""
-        for runner in self._runners:
-            if "labels" in runner.detector.inputs:
-                self._guarded(runner, lambda d: d.update_labels(batch), batch)
-        self._report(batch, report)
+        """Run the detectors of labels over joined ones, a few at a time: what fails in a segment must not be told of
+        the whole because the whole ran first."""
+        for first in range(0, len(batch), _LABELS_AT_ONCE):
+            part = batch.part(first, first + _LABELS_AT_ONCE)
+            for runner in self._runners:
+                if "labels" in runner.detector.inputs:
+                    self._guarded(runner, lambda d, part=part: d.update_labels(part), part)  # type: ignore[misc]
+            self._report(part, report)
 
     def _views(self, batch: Batch) -> Views:
         """The derived columns of a batch, each made when it is first asked for."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from alerts.incidents import Incident
 from detectors.base import Finding, Rows
+from detectors.drift.segments import segments_of
 from detectors.reference import Origin, Reference
 from detectors.traffic.subject import DEFAULT, TrafficSettings
 from monitor.clients import ClientLedger
@@ -138,6 +139,12 @@ class Watch:
         self._schema = prepared.schema
         settings = replace(self.settings.panel, thresholds=_thresholds(prepared.schema, self.settings.threshold))
         self.panel = Panel(self.subject, self.model, prepared.reference, settings)
+        self._watch_segments()
+
+    def _watch_segments(self) -> None:
+        """Remember of every prediction which of the watched segments it is of."""
+        if self.panel is not None:
+            self.joined.segments.watch(segments_of(self.panel.context.reference, self.settings.panel.segments))
 
     def add_prediction(self, event: Event, place: Place) -> bool:
         """Queue one prediction. True when a cut is due."""
@@ -318,6 +325,7 @@ class Watch:
             self.joined.restore({p.page: p.arrays for p in stored})
         except Exception as error:
             self.joined = ModelLabels(self.subject, self.settings.labels, self.settings.classes)
+            self._watch_segments()
             anew[_LABELS] = f"stored predictions cannot be read: {error}"[:400]
         if counted is not None:
             counts = self.joined.join.counts
@@ -373,6 +381,7 @@ def slim(event: Event) -> Event:
         features=features,
         vector=None if event.vector is None else event.vector[:MAX_FIELDS],
         prediction=_slim_value(event.prediction),
+        label=_slim_value(event.label),
         scores=event.scores if len(event.scores or ()) <= MAX_FIELDS else None,
     )
 

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from detectors.base import Explanation, Measure
-from detectors.drift.effects import LEAST_EVENTS, median_of, stability_index
+from detectors.drift.effects import LEAST_EVENTS, jensen_shannon, median_of, stability_index, transport
 from detectors.drift.history import History
 from detectors.drift.onset import Story
 from detectors.drift.pairs import LABEL
+from detectors.drift.profile import profile_of
 from detectors.drift.scores import BLOCK, INDICATORS, Score
 from detectors.drift.target import Target
+from detectors.performance.expected_accuracy import ExpectedAccuracy
 from detectors.quality.units import Moments, unit_factor
+from detectors.views.bins import CategoryColumn, NumericColumn
 
 UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
-PSI, MEDIAN = "psi", "median"
+PSI, JS, WASSERSTEIN, MEDIAN = "psi", "js", "wasserstein", "median"
 """Statistics of the measures that describe a column's change and decide nothing."""
-MOST = 3
-"""Columns described."""
+ACCURACY = "estimated_accuracy"
+"""Statistic of the measure that says how right the model probably is, by its scores."""
+MOST, PROFILED = 3, 5
+"""Columns described, and columns whose distribution is kept."""
 _UNIT_BLOCKS = 4
 _LEAST_VARIANCE = 0.05
 
 
 def explain_blocks(
-    detector: str, target: Target, history: History, streams: Sequence[int], story: Story
+    detector: str,
+    target: Target,
+    history: History,
+    streams: Sequence[int],
+    story: Story,
+    accuracy: ExpectedAccuracy | None = None,
 ) -> Explanation:
     """Explain by the blocks of `story`, all of them still in `history`, strongest stream first."""
     since, until = history.times(story.first)[0], history.times(story.end - 1)[1]
@@ -45,9 +56,18 @@ def explain_blocks(
                 " × ".join(score.stream.fields), score.label,
             )
         )  # fmt: skip
+    measures = _profiled(measures, target, history, streams, story)
     measures += _units(detector, target, history, streams, story.first, story.end)
     measures += _effects(detector, target, history, streams, story.first, story.end)
-    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects)
+    drop = 0.0
+    if accuracy is not None:
+        cells = [history.cells(column, story.first, story.end) for column in accuracy.columns]
+        told = accuracy.of(cells[0], cells[1])
+        if told is not None:
+            numbers = told.now, told.before, "share", len(cells[0]), since, until
+            measures.append(Measure(detector, "estimated accuracy", *numbers, statistic=ACCURACY))
+            drop = told.drop
+    return Explanation(story.onset, (story.earliest, story.latest), tuple(measures), effects, drop)
 
 
 def _effects(
@@ -62,13 +82,34 @@ def _effects(
         name = score.stream.fields[0]
         count = history.histogram(column, len(score.share), onset, end).astype(np.float64)
         if n >= LEAST_EVENTS:
-            index = stability_index(score.share, count)
+            index, distance = stability_index(score.share, count), jensen_shannon(score.share, count)
             made.append(Measure(detector, f"{name}:psi", index, 0.0, "psi", n, since, until, name, PSI))
+            made.append(Measure(detector, f"{name}:js", distance, 0.0, "js distance", n, since, until, name, JS))
         if column < len(target.binning.numeric):
             bins = target.binning.numeric[column]
+            far = transport(bins, score.share, count, float(target.raw_sd[column]))
+            if far is not None and n >= LEAST_EVENTS:
+                stream = f"{name}:wasserstein"
+                made.append(Measure(detector, stream, far, 0.0, "reference sd", n, since, until, name, WASSERSTEIN))
             now, before = median_of(bins, count), median_of(bins, score.share)
             if now is not None and before is not None:
                 made.append(Measure(detector, f"{name}:median", now, before, "median", n, since, until, name, MEDIAN))
+    return made
+
+
+def _profiled(
+    measures: list[Measure], target: Target, history: History, streams: Sequence[int], story: Story
+) -> list[Measure]:
+    """The measures of `streams`, the first of each column with its distribution before and since the onset."""
+    columns: Sequence[NumericColumn | CategoryColumn] = (*target.binning.numeric, *target.binning.category)
+    seen: set[int] = set()
+    made = []
+    for measure, score in zip(measures, (target.scores[i] for i in streams), strict=True):
+        if score.family != "pair" and score.column not in seen and len(seen) < PROFILED:
+            seen.add(score.column)
+            count = history.histogram(score.column, len(score.share), story.first, story.end).astype(np.float64)
+            measure = replace(measure, profile=profile_of(columns[score.column], score.share, count))
+        made.append(measure)
     return made
 
 

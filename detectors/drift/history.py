@@ -108,6 +108,11 @@ class History:
         at = np.arange(first, end) % _CAPACITY
         return np.bincount(self._blocks["bins"][at, :, column].ravel(), minlength=bins).astype(np.int64)
 
+    def cells(self, column: int, first: int, end: int) -> I64:
+        """(events,) bins of a column in these blocks, in their order."""
+        at = np.arange(first, end) % _CAPACITY
+        return self._blocks["bins"][at, :, column].ravel().astype(np.int64)
+
     def mean(self, stream: int, first: int, end: int) -> float:
         """Mean score of a G stream over these blocks, from their residuals and nulls."""
         blocks = np.arange(first, end)

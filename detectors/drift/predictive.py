@@ -49,6 +49,7 @@ from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
 from detectors.drift.warm import learn_ordered
+from detectors.performance.expected_accuracy import expected_accuracy
 
 LAG = 40
 """Residuals are learnt as noise when this many blocks old: a change still being found must not be noise."""
@@ -169,7 +170,8 @@ class PredictiveDrift(Detector):
 
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Numbers since the onset of the last alarm, expected ones from the target."""
-        return explain_blocks(self.name, self._target, self._history, streams, self._story)
+        accuracy = expected_accuracy(self.context)
+        return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy)
 
     def dirty(self) -> dict[str, Page]:
         pages = self._history.dirty()

@@ -34,6 +34,8 @@ from detectors.reference import Reference
 
 SHARE: Final = 0.3
 """Part of the drift budget that all segments together have."""
+OF_DRIFT: Final = 0.9
+"""Part of that which is for drift; the rest is for their labels."""
 LEAST_ROWS: Final = 100
 """Rows of the reference that a segment must have."""
 MOST: Final = 12
@@ -64,15 +66,16 @@ class SegmentDrift(PredictiveDrift):
     name = "segment_drift"
     kind = "feature_drift"
     inputs = frozenset({"features", "reference", "segments"})
-    share = SHARE
+    share = SHARE * OF_DRIFT
 
     def __init__(self, context: Context, params: Any, segment: Segment, of: int) -> None:
         """Watch one `segment` of `of`."""
         self.segment = segment
         self.name = f"{type(self).name}:{segment}"  # type: ignore[misc]
-        self.share = SHARE / (1 - SHARE) / of  # type: ignore[misc]
+        self.share = share_of_segments(OF_DRIFT, of)  # type: ignore[misc]
         rows = _rows(context.reference.rows, segment)
-        own = replace(context.reference, rows=_part(context.reference.rows, rows, segment.field))
+        reference = context.reference
+        own = replace(reference, rows=_part(reference.rows, rows, segment.field), right=_taken(reference.right, rows))
         rate = context.events_per_day * len(rows) / len(context.reference)
         super().__init__(replace(context, reference=own, events_per_day=rate, cache={}), params)
 
@@ -106,6 +109,11 @@ class SegmentDrift(PredictiveDrift):
                 for m in told.measures
             ),
         )
+
+
+def share_of_segments(part: float, of: int) -> float:
+    """What each of `of` detectors gets, relative to those of the whole, where all have `part` of the segments'."""
+    return part * SHARE / (1 - SHARE) / of
 
 
 def segments_of(reference: Reference, fields: Sequence[str]) -> list[Segment]:
@@ -173,4 +181,4 @@ def _taken(column: npt.NDArray[Any] | None, rows: I64) -> Any:
     return None if column is None else column[rows]
 
 
-__all__ = ["OWN", "Params", "Segment", "SegmentDrift", "segments_of"]
+__all__ = ["OWN", "Params", "Segment", "SegmentDrift", "segments_of", "share_of_segments"]

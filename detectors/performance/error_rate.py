@@ -3,7 +3,8 @@
 Blocks of 25 joined labels of one model version. Each is judged against the rate of earlier blocks plus a tolerance for
 what is not known of it: a mixture of Bernoulli likelihood ratios for raised odds, each a supermartingale for every
 rate up to the raised one. Recent blocks join the rate late, so that a slow rise is not learnt while it is being found.
-A model that predicts numbers errs where it is further off than three in four of its first 200 labelled predictions.
+Of a model that predicts numbers it is the mean distance from the label, cut off where the largest twentieth of its
+first 200 labelled predictions begins, and the bets are those on bounded means.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from detectors.base import (
     F64,
+    I64,
+    NO_COLUMN,
     Batch,
     Bets,
     Context,
@@ -35,16 +38,21 @@ from detectors.base import (
     register,
 )
 from detectors.drift.onset import best_split
+from detectors.performance.loss_blocks import LossBlock, LossBlocks
 from detectors.performance.second_opinion import SecondOpinion
 from detectors.performance.spread import Spread
 from detectors.performance.versions import SLOTS, VersionSlots
+from detectors.performance.wagers import (
+    BLOCK,
+    LEVEL,
+    MAX_LOG_E,
+    MIX,
+    back_of_errors,
+    back_of_losses,
+    on_errors,
+    on_losses,
+)
 
-BLOCK = 25
-ODDS = np.array([1.3, 1.6, 2.2, 3.5, 8.0])
-"""Factors on the odds of an error that are bet on."""
-_LEVEL = np.array([6, 6, 5, 4, 2])
-"""A small factor is a slow bet: its spread is taken over 2^level blocks."""
-_MIX = np.array([0.2, 0.3, 0.25, 0.15, 0.1])
 _LEAK = 0.99
 _HISTORY = 96
 _LATE = 60
@@ -52,10 +60,10 @@ _LATE = 60
 _NOISE_LATE = 40
 _LEAST = 100.0
 """Labels before anything is bet."""
-_FIRST = 200
-_EXCEEDED = 0.75
-_MAX_ERROR = 1e12
-_MAX_LOG_E = 30.0
+_COLUMNS = 8
+"""Of a block that was: sum of its losses, of their squares, first and last time, residual; of the null then: sum of
+losses, of squares, labels."""
+_LEAST_VARIANCE = 1e-5
 _GONE = 100.0
 """Evidence for recovery when a version gives its slot to another: its incident ends with it."""
 
@@ -69,7 +77,7 @@ class Params:
     tolerance: float = 2.5
     """Standard errors by which the rate so far may be too low."""
     smallest_rise: float = 0.0
-    """A rise of the rate that is not worth an alarm, as a share (0.01 is one point)."""
+    """A rise of the rate that is not worth an alarm, as a share (0.01 is one point; of numbers, of the cut-off)."""
     adwin: bool = False
     """Also feed river's ADWIN, as a second opinion in the metrics; it costs 100 MB of memory."""
 
@@ -85,16 +93,6 @@ class _Fault:
     follower: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    row: int
-    slot: int
-    wrong: float
-    total: float
-    opened: float
-    closed: float
-
-
 @register
 class ErrorRate(Detector):
     """Errors of each of the four model versions seen last."""
@@ -104,10 +102,12 @@ class ErrorRate(Detector):
     raises = ("performance_drop", "concept_drift")
     scope = "model"
     inputs = frozenset({"reference", "outputs", "labels"})
-    state_version = 1
+    state_version = 2
     account = "drift"
     share = 0.1
     Params = Params
+    _told = ""
+    """What the name of a measure begins with."""
 
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
@@ -116,19 +116,14 @@ class ErrorRate(Detector):
     def _begin(self) -> None:
         self._versions = VersionSlots()
         self._spread = Spread(SLOTS)
-        self._wrong: F64 = np.zeros(SLOTS)
-        """Errors in the null, and labels it has seen, by slot."""
-        self._labels: F64 = np.zeros(SLOTS)
-        self._open: F64 = np.zeros((SLOTS, 4))
-        """Of the open block: labels, errors, sum of distances, time of its first label."""
+        self._null: F64 = np.zeros((3, SLOTS))
+        """Sum of the losses that were learnt, of their squares, and how many, by slot."""
+        self._open = LossBlocks()
         self._blocks = np.zeros(SLOTS, np.int64)
         self._from = np.zeros((3, SLOTS), np.int64)
         """By slot the first block that counts for an onset, the next for the rate, the next for the noise."""
-        self._past: F64 = np.zeros((SLOTS, _HISTORY, 7))
-        """Of each block: errors, distances, first and last time, residual, errors and labels of the null then."""
+        self._past: F64 = np.zeros((SLOTS, _HISTORY, _COLUMNS))
         self._marks: F64 = np.full(2, np.nan)
-        self._first: list[float] = []
-        self._limit = math.nan
         self._faults: list[_Fault] = []
         self._story: dict[int, tuple[int, int]] = {}
         """First block and onset of the alarm about to be explained, by slot."""
@@ -137,11 +132,14 @@ class ErrorRate(Detector):
         self._changed = False
 
     def streams(self) -> Sequence[Stream]:
-        return tuple(Stream(f"error rate {i}", self.kind, "error_rate", ()) for i in range(SLOTS))
+        """Of each slot one; those of a version latch together, in the whole and in its segments."""
+        return tuple(
+            Stream(f"error rate {i}", self.kind, "error_rate", (f"{NO_COLUMN}errors {i}",)) for i in range(SLOTS)
+        )
 
     def bets(self) -> Bets:
-        stream = np.repeat(np.arange(SLOTS), len(ODDS))
-        return Bets(stream, np.tile(_MIX, SLOTS) / SLOTS, np.full(len(stream), _LEAK))
+        stream = np.repeat(np.arange(SLOTS), len(MIX))
+        return Bets(stream, np.tile(MIX, SLOTS) / SLOTS, np.full(len(stream), _LEAK))
 
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence]:
         """Predictions tell nothing before their label."""
@@ -158,7 +156,7 @@ class ErrorRate(Detector):
                 if gone:
                     yield self._recovery({f.key: _GONE for f in gone}, batch, int(rows[0]))
                 self._forget(fresh)
-            for block in self._cut(batch, rows, slots):
+            for block in self._cut(batch, *self._own(batch, rows, slots)):
                 at, position = np.array([block.row]), batch.position[block.row : block.row + 1]
                 elapsed = self._elapsed(float(batch.clock[block.row]))
                 log_e, residual = self._judge(block)
@@ -193,13 +191,8 @@ class ErrorRate(Detector):
             before = self._rate_at(slot, onset)
             since, until = float(past[0, 2]), float(past[-1, 3])
             spans.append((float(self._path(slot, max(onset - 2, first))[0, 2]), since, until))
-            what = f"errors above {self._limit:.6g}" if self._numeric else "wrong predictions"
-            version = self._versions.names[slot]
-            stream = f"{what} of version {version}" if version else what
             observed = float(past[:, 0].sum()) / n
-            measures.append(
-                Measure(self.name, stream, observed, before, "share", n, since, until, statistic="error_rate")
-            )
+            measures.append(self._measure(slot, observed, before, n, since, until))
         earliest, onset_time, until = spans[0] if spans else (float(self._marks[1]),) * 3
         return Explanation(onset_time, (earliest, min(until, onset_time + (until - onset_time) / 2)), tuple(measures))
 
@@ -211,38 +204,16 @@ class ErrorRate(Detector):
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 
-    def _cut(self, batch: LabelBatch, rows: Any, slots: Any) -> list[_Block]:
-        """The blocks that these rows complete, in the order of their last rows."""
-        blocks = []
-        distance = np.minimum(np.nan_to_num(batch.error[rows], nan=0.0, posinf=_MAX_ERROR), _MAX_ERROR)
-        wrong = self._wrong_rows(distance) if batch.numeric else distance
-        if self._second is not None:
-            self._second.update(wrong[wrong >= 0])
-        for slot in np.unique(slots).tolist():
-            for i in np.flatnonzero((slots == slot) & (wrong >= 0)).tolist():
-                held = self._open[slot]
-                time = float(batch.time[rows[i]])
-                if held[0] == 0:
-                    held[3] = time
-                held[:3] += 1, wrong[i], distance[i]
-                if held[0] == BLOCK:
-                    opened = float(held[3])
-                    blocks.append(_Block(int(rows[i]), slot, float(held[1]), float(held[2]), opened, time))
-                    held[:] = 0
-        return sorted(blocks, key=lambda b: b.row)
+    def _own(self, batch: LabelBatch, rows: I64, slots: I64) -> tuple[I64, I64]:
+        """Those of these rows, with their slots, that are watched: all of them."""
+        return rows, slots
 
-    def _wrong_rows(self, distance: F64) -> F64:
-        """1 where the prediction was further off than usual, 0 where not, -1 while that is being learnt."""
-        learning = 0
-        if math.isnan(self._limit):
-            learning = min(_FIRST - len(self._first), len(distance))
-            self._first += distance[:learning].tolist()
-            if len(self._first) == _FIRST:
-                self._limit = float(np.quantile(np.array(self._first), _EXCEEDED))
-                self._first = []
-        wrong = np.full(len(distance), -1.0)
-        wrong[learning:] = distance[learning:] > self._limit
-        return wrong
+    def _cut(self, batch: LabelBatch, rows: I64, slots: I64) -> list[LossBlock]:
+        """The blocks that these rows complete, in the order of their last rows."""
+        loss = self._open.losses(batch, rows)
+        if self._second is not None:
+            self._second.update((loss[~np.isnan(loss)] > 0.5).astype(np.float64))
+        return self._open.cut(batch.time, rows, slots, loss)
 
     def _elapsed(self, clock: float) -> F64:
         """Time between the closings of the two blocks before: it is known before this one began."""
@@ -252,29 +223,32 @@ class ErrorRate(Detector):
         self._marks[:] = self._marks[1], max(clock, float(self._marks[1]))
         return np.array([elapsed])
 
-    def _judge(self, block: _Block) -> tuple[F64, float]:
+    def _judge(self, block: LossBlock) -> tuple[F64, float]:
         """Logs of e-values (1, bets) and the standardised residual. Zero for the other slots; one that no version has
         may not hoard what is injected."""
         unused = (self._blocks == 0) & (np.arange(SLOTS) != block.slot)
-        log_e = np.repeat(np.where(unused, -_MAX_LOG_E, 0.0), len(ODDS))[None]
-        slot, labels = block.slot, float(self._labels[block.slot])
-        rate = (float(self._wrong[slot]) + 0.5) / (labels + 1)
-        residual = (block.wrong - BLOCK * rate) / math.sqrt(BLOCK * rate * (1 - rate) * (1 + BLOCK / max(labels, 1.0)))
+        log_e = np.repeat(np.where(unused, -MAX_LOG_E, 0.0), len(MIX))[None]
+        slot, labels = block.slot, float(self._null[2, block.slot])
+        rate, variance = self._moments(*self._null[:, slot].tolist())
+        total = float(block.losses.sum())
+        residual = (total - BLOCK * rate) / math.sqrt(BLOCK * variance * (1 + BLOCK / max(labels, 1.0)))
         if labels >= _LEAST:
             v = self._spread.v[:, slot]
-            slack = self.params.tolerance * math.sqrt(float(v[-1]) * rate * (1 - rate) / labels)
+            slack = self.params.tolerance * math.sqrt(float(v[-1]) * variance / labels)
             null = rate + slack + self.params.smallest_rise
-            if null < 0.95:
-                odds = null / (1 - null) * ODDS
-                raised = odds / (1 + odds)
-                log = block.wrong * np.log(raised / null) + (BLOCK - block.wrong) * np.log((1 - raised) / (1 - null))
-                log_e[0, slot * len(ODDS) : (slot + 1) * len(ODDS)] = np.minimum(log / v[_LEVEL], _MAX_LOG_E)
+            log = on_losses(block.losses, null, variance) if self._numeric else on_errors(total, null)
+            log_e[0, slot * len(MIX) : (slot + 1) * len(MIX)] = np.minimum(log / v[LEVEL], MAX_LOG_E)
         return log_e, float(np.clip(residual, -8, 8))
 
-    def _write(self, block: _Block, residual: float) -> None:
+    def _moments(self, losses: float, squares: float, labels: float) -> tuple[float, float]:
+        """Mean and variance of one loss, with half a loss of 1 added to a pseudo-label."""
+        mean, second = (losses + 0.5) / (labels + 1), (squares + 0.5) / (labels + 1)
+        return mean, max(second - mean * mean, _LEAST_VARIANCE)
+
+    def _write(self, block: LossBlock, residual: float) -> None:
         slot, b = block.slot, int(self._blocks[block.slot])
-        null = float(self._wrong[slot]), float(self._labels[slot])
-        self._past[slot, b % _HISTORY] = block.wrong, block.total, block.opened, block.closed, residual, *null
+        own = block.losses.sum(), (block.losses**2).sum()
+        self._past[slot, b % _HISTORY] = *own, block.opened, block.closed, residual, *self._null[:, slot]
         self._blocks[slot] = b + 1
 
     def _learn(self, slot: int) -> None:
@@ -284,23 +258,21 @@ class ErrorRate(Detector):
             self._from[1:, slot] = b
             return
         while b - self._from[1, slot] > min(_LATE, b // 4):
-            self._absorb(slot, float(self._past[slot, self._from[1, slot] % _HISTORY, 0]))
+            self._absorb(slot, self._past[slot, self._from[1, slot] % _HISTORY, :2])
             self._from[1, slot] += 1
         while b - self._from[2, slot] > min(_NOISE_LATE, max(8, b // 4)):
             self._spread.learn(slot, float(self._past[slot, self._from[2, slot] % _HISTORY, 4]))
             self._from[2, slot] += 1
 
-    def _absorb(self, slot: int, wrong: float) -> None:
-        self._wrong[slot] += wrong
-        self._labels[slot] += BLOCK
-        keep = min(1.0, self.params.memory / float(self._labels[slot]))
-        self._wrong[slot] *= keep
-        self._labels[slot] *= keep
+    def _absorb(self, slot: int, sums: F64) -> None:
+        self._null[:2, slot] += sums
+        self._null[2, slot] += BLOCK
+        self._null[:, slot] *= min(1.0, self.params.memory / float(self._null[2, slot]))
 
     def _forget(self, slot: int) -> None:
         """The slot goes to another version."""
-        self._wrong[slot] = self._labels[slot] = 0.0
-        self._open[slot] = 0.0
+        self._null[:, slot] = 0.0
+        self._open.forget(slot)
         self._blocks[slot] = 0
         self._from[:, slot] = 0
         self._past[slot] = 0.0
@@ -319,9 +291,20 @@ class ErrorRate(Detector):
         return int(self._blocks[slot]) - max(best_split(path[:, 4]).blocks, 1)
 
     def _rate_at(self, slot: int, block: int) -> float:
-        """The rate so far, as it was when `block` was judged."""
-        wrong, labels = self._past[slot, block % _HISTORY, 5:7].tolist()
-        return float((wrong + 0.5) / (labels + 1))
+        """The mean loss so far, as it was when `block` was judged."""
+        return self._moments(*self._past[slot, block % _HISTORY, 5:8].tolist())[0]
+
+    def _measure(self, slot: int, observed: float, before: float, n: int, since: float, until: float) -> Measure:
+        """A mean loss as it is told: a share of wrong predictions, or a distance in the unit of what is predicted."""
+        version = self._versions.names[slot]
+        of = f" of version {version}" if version else ""
+        if not self._numeric:
+            stream = f"{self._told}wrong predictions{of}"
+            return Measure(self.name, stream, observed, before, "share", n, since, until, statistic="error_rate")
+        limit = self._open.limit or 1.0
+        stream = f"{self._told}distance from the label{of}, at most {limit:.6g}"
+        numbers = observed * limit, before * limit
+        return Measure(self.name, stream, *numbers, "mean", n, since, until, statistic="mean_distance")
 
     def _latched(self, latch: Latch, led: bool, tell: bool) -> None:
         for slot in latch.streams:
@@ -333,7 +316,7 @@ class ErrorRate(Detector):
             before = self._rate_at(slot, onset)
             if tell:
                 self._story[slot] = int(self._from[0, slot]), onset
-            self._wrong[slot], self._labels[slot] = self._past[slot, onset % _HISTORY, 5:7]
+            self._null[:, slot] = self._past[slot, onset % _HISTORY, 5:8]
             self._faults.append(_Fault(latch.key, slot, before, since, not led or slot != latch.leading))
             self._restart_history(slot)
 
@@ -348,11 +331,13 @@ class ErrorRate(Detector):
         at, position = np.array([row]), batch.position[row : row + 1]
         return Evidence(self.name, log_e, np.zeros(1), at, position, "recovery", tuple(f.slot for f in own))
 
-    def _gain(self, fault: _Fault, block: _Block) -> float:
-        """Log likelihood ratio of the rate before against midway between it and the rate since the onset."""
-        before = min(max(fault.before, 1e-3), 0.98)
-        half = min(max(0.5 * (before + fault.since), before * 1.2), (1 + before) / 2)
-        log = block.wrong * math.log(before / half) + (BLOCK - block.wrong) * math.log((1 - before) / (1 - half))
+    def _gain(self, fault: _Fault, block: LossBlock) -> float:
+        """Evidence that losses are as before the fault, not midway to those since its onset."""
+        if self._numeric:
+            variance = self._moments(*self._null[:, fault.slot].tolist())[1]
+            log = back_of_losses(block.losses, fault.before, fault.since, variance)
+        else:
+            log = back_of_errors(float(block.losses.sum()), fault.before, fault.since)
         return log / float(self._spread.v[3, fault.slot])
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -383,12 +368,11 @@ class ErrorRate(Detector):
         return {
             **self._spread.page(),
             **({} if self._second is None else self._second.page()),
-            "null": np.stack([self._wrong, self._labels]),
-            "open": self._open.copy(),
+            **self._open.page(),
+            "null": self._null.copy(),
             "blocks": np.vstack([self._blocks, self._from]),
             "past": self._past.copy(),
-            "marks": np.array([*self._marks, self._limit]),
-            "first": np.array(self._first, np.float64),
+            "marks": self._marks.copy(),
             "story": np.frombuffer(json.dumps(story).encode(), np.uint8).copy(),
         }
 
@@ -397,11 +381,10 @@ class ErrorRate(Detector):
         self._spread.load(page)
         if self._second is not None:
             self._second.load(page)
-        self._wrong, self._labels = page["null"].astype(np.float64)
-        self._open, self._past = page["open"].astype(np.float64), page["past"].astype(np.float64)
+        self._open.load(page)
+        self._null, self._past = page["null"].astype(np.float64), page["past"].astype(np.float64)
         self._blocks, self._from = page["blocks"][0].astype(np.int64), page["blocks"][1:].astype(np.int64)
-        self._marks, self._limit = page["marks"][:2].astype(np.float64), float(page["marks"][2])
-        self._first = page["first"].tolist()
+        self._marks = page["marks"].astype(np.float64)
         self._versions.names, self._versions.seen = story["names"], story["seen"]
         self._faults, self._numeric = [_Fault(**f) for f in story["faults"]], story["numeric"]
 

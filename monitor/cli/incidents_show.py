@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from typing import Annotated, Any, Final
 
 import typer
 
 from monitor.cli.failures import CommandError
 from monitor.cli.options import ConfigFile, Output, OutputFormat, need_config
 from monitor.cli.output import print_json, print_line, print_table, when
+
+_BARS: Final = " ▁▂▃▄▅▆▇█"
 
 
 def incidents_show(
@@ -52,6 +55,28 @@ def _print(row: dict[str, Any]) -> None:
     print_table("Subjects", ("type", "id", "since", "trigger event"), subjects)
     columns = ("detector", "stream", "#observed", "#expected", "unit", "#events", "from", "to")
     print_table("Evidence", columns, (_evidence(e) for e in row["evidence"]))
+    told = [(e["field"], e["distribution"]) for e in row["evidence"] if "distribution" in e]
+    if told:
+        names = ("field", *(f"#p{q}" for q in ("05", "25", "50", "75", "95")), "before", "after")
+        print_table("Distributions, before → since the onset", names, (_distribution(*one) for one in told))
+
+
+def _distribution(field: str, told: dict[str, Any]) -> tuple[object, ...]:
+    """Quantiles, and the shares of the bins as bars; of a category the values that changed most."""
+    if "bins" in told:
+        moved = sorted(zip(told["bins"], told["before"], told["after"], strict=True), key=lambda b: -abs(b[2] - b[1]))
+        shown = [f"{name[:20]} {100 * a:.1f} → {100 * b:.1f} %" for name, a, b in moved[:2]]
+        return field, *([*shown, None, None, None, None][:5]), _bars(told["before"]), _bars(told["after"])
+    at = told["quantiles"]
+    pairs = (at.get(f"p{q}") for q in ("05", "25", "50", "75", "95"))
+    levels = (None if pair is None else f"{pair[0]:.4g} → {pair[1]:.4g}" for pair in pairs)
+    return field, *levels, _bars(told["before"]), _bars(told["after"])
+
+
+def _bars(shares: list[float]) -> str:
+    """One character a bin, up to the largest share."""
+    most = max(shares, default=0.0) or 1.0
+    return "".join(_BARS[math.ceil(share / most * (len(_BARS) - 1))] for share in shares)
 
 
 def _ids(taxonomy: dict[str, list[str]]) -> list[tuple[str, str]]:

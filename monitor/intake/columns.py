@@ -75,7 +75,7 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     `declared` fixes the fields and their order; without it all fields seen are taken, sorted. ValueError when no
     event carries features.
     """
-    rows = [_features(e) for e in events]
+    rows = [features_of(e) for e in events]
     names = tuple(declared) or tuple(sorted({name for row in rows for name in row if _is_name(name)}))
     if not names:
         raise ValueError("the reference has no features: its rows need `features` or `input`")
@@ -98,7 +98,7 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
 
 def build_batch(subject: str, start: int, events: Sequence[Event], places: Sequence[Place], schema: Schema) -> Batch:
     """The columns of `events`, the first of which is the subject's event number `start`."""
-    rows = [_features(e) for e in events]
+    rows = [features_of(e) for e in events]
     columns = _columns(rows, (*schema.numeric, *schema.category))
     numeric, absent = _numeric(schema.numeric, columns[: len(schema.numeric)], len(rows))
     category, absent_too = _category(schema.category, schema.vocabulary, columns[len(schema.numeric) :], len(rows))
@@ -136,12 +136,21 @@ def build_reference(events: Sequence[Event], schema: Schema, origin: Origin, sub
         events = sorted(events, key=lambda e: e.time)
     places = [("reference", 0, i, 0) for i in range(len(events))]
     rows = build_batch(subject, 0, events, places, schema)
-    return Reference(rows, origin, content_hash(rows), ordered)
+    right = _right(events) if schema.outputs_category else None
+    return Reference(rows, origin, content_hash(rows, right), ordered, right=right)
 
 
-def content_hash(rows: Batch) -> str:
+def _right(events: Sequence[Event]) -> F64 | None:
+    """Whether each answer is its label, NaN without a label; None where no row has one."""
+    pairs = [(_class_text(e.prediction), _class_text(e.label)) for e in events]
+    if all(told is None for _, told in pairs):
+        return None
+    return np.array([np.nan if None in pair else float(pair[0] == pair[1]) for pair in pairs], np.float64)
+
+
+def content_hash(rows: Batch, right: F64 | None = None) -> str:
     """Hash of the columns that a reference consists of."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(b"" if right is None else right.tobytes(), digest_size=16)
     for table in (rows.numeric, rows.outputs_numeric):
         digest.update(repr(table.names).encode() + table.values.tobytes() + table.status.tobytes())
     for column in (rows.category, rows.outputs_category):
@@ -149,7 +158,8 @@ def content_hash(rows: Batch) -> str:
     return digest.hexdigest()
 
 
-def _features(event: Event) -> Mapping[str, Any]:
+def features_of(event: Event) -> Mapping[str, Any]:
+    """The input fields of an event by name; those of a vector are x0, x1, ..."""
     if event.features is not None:
         return event.features
     if event.vector is None:
@@ -192,6 +202,12 @@ def _class_text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+
+
+def category_text(value: Any) -> str | None:
+    """A value as the category it counts as; None for what is none."""
+    text = _text(value)
+    return None if text is None else text[:MAX_TEXT]
 
 
 def _vocabulary(values: Sequence[Any], text: Callable[[Any], str | None]) -> tuple[str, ...]:

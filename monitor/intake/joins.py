@@ -17,7 +17,7 @@ import numpy as np
 
 from detectors.base import F64, I64, U8, Bool, Page
 from monitor.intake.early import EarlyLabels, too_long
-from monitor.intake.pending import ROW_BYTES, U64, Columns, Pending
+from monitor.intake.pending import ROW_BYTES, U16, U64, Columns, Pending
 
 NONE, NUMBER, TEXT = 0, 1, 2
 """What an answer is. A text stands in the columns as 52 bits of its hash."""
@@ -47,6 +47,8 @@ class Asked:
     score: F64
     weight: F64
     version: I64
+    segments: U16
+    """Code of the declared segments it is of, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Joined:
     weight: F64
     sample_weight: F64
     version: I64
+    segments: U16
 
     def __len__(self) -> int:
         return len(self.time)
@@ -172,7 +175,7 @@ class LabelJoin:
         self.counts.duplicates += len(with_id) - int(fresh.sum())
         rows = with_id[first[fresh]]
         arrival = np.sort(rows)
-        columns = ("key", "time", "answer", "score", "weight", "version", "kind")
+        columns = ("key", "time", "answer", "score", "weight", "version", "kind", "segments")
         self.pending.append({name: getattr(asked, name)[arrival] for name in columns})
         return rows
 
@@ -257,6 +260,7 @@ class LabelJoin:
             weight=np.where(own, 1.0, self.pending.weights(here)),
             sample_weight=np.where(found, self.pending.column("weight", here), labels["weight"][rows]),
             version=np.where(found, self.pending.column("version", here), -1).astype(np.int64),
+            segments=np.where(found, self.pending.column("segments", here), 0).astype(np.uint16),
         )
 
     def _first(self, at: I64, found: Bool) -> Bool:

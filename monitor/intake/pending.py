@@ -16,14 +16,15 @@ import numpy.typing as npt
 
 from detectors.base import F64, I64, U8, Bool, Page
 
+U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
 Columns = dict[str, npt.NDArray[Any]]
 
 SEGMENT = 512
 _GROUP = 8
 """Segments whose marks share a page."""
-ROW_BYTES = 52
-"""Memory of one row: 36 in columns, 10 to 20 in the hash table."""
+ROW_BYTES = 54
+"""Memory of one row: 38 in columns, 10 to 20 in the hash table."""
 DTYPES: dict[str, Any] = {
     "key": np.uint64,
     "time": np.float64,
@@ -32,6 +33,7 @@ DTYPES: dict[str, Any] = {
     "weight": np.float32,
     "version": np.int16,
     "kind": np.uint8,
+    "segments": np.uint16,
 }
 """Columns of a row. `key` 0 is no row."""
 MAX_RATE = 32
@@ -293,7 +295,8 @@ class Pending:
         n = len(page["key"])
         at = np.arange(slot * SEGMENT, slot * SEGMENT + n)
         for name, dtype in DTYPES.items():
-            self._columns[name][at] = page[name].view(np.uint64) if name == "key" else page[name].astype(dtype)
+            stored = page.get(name, np.zeros(n, np.int64))  # older pages have no segments
+            self._columns[name][at] = stored.view(np.uint64) if name == "key" else stored.astype(dtype)
         if marks is not None and int(marks["group"][0]) == serial // _GROUP:
             begin = serial % _GROUP * SEGMENT
             self._marks[at] = _unpacked(marks["marks"])[begin : begin + n]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from alerts.incidents import Incident, IncidentSubject, Status
+from alerts.render import profile_json, profile_of
 from detectors.base import Measure, Severity
 from monitor.intake.events import DeadLetter
 from monitor.state.database import Row
@@ -49,6 +50,7 @@ def evidence_rows(group: str, incident: Incident) -> list[Row]:
     return [
         {"group_id": group, "incident_id": incident.id, "ordinal": ordinal}
         | {name: getattr(measure, name) for name in names}
+        | {"distribution": None if measure.profile is None else profile_json(measure.profile)}
         for ordinal, measure in enumerate(incident.measures)
     ]
 
@@ -97,6 +99,7 @@ def _measure(row: Any) -> Measure:
         until=_number(row.until),
         field=row.field,
         statistic=row.statistic,
+        profile=None if row.distribution is None else profile_of(row.distribution),
     )
 
 

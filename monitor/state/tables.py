@@ -191,6 +191,7 @@ evidence = Table(
     Column("until", Real()),
     _required("field", Words(512)),
     _required("statistic", Words(64)),
+    Column("distribution", Json()),
     _of_incident(),
 )
 

@@ -112,6 +112,14 @@ def _errors() -> Case:
     )
 
 
+def _wrong_in_europe(events: list[Event], wrong_from: int) -> list[Event]:
+    """Every 12th prediction is wrong, from `wrong_from` on every second of Europe."""
+    for i, event in enumerate(_labelled(events, LENGTH)):
+        if i >= wrong_from and i % 2 and (event.features or {})["region"] == "EU":
+            event.label = {"yes": "no", "no": "yes"}[event.prediction]
+    return events
+
+
 def linked(n: int, seed: int) -> list[Event]:
     """Honest events whose fields belong together: who is older has saved more, and lives where the rich live."""
     events = credit(n, seed)
@@ -199,6 +207,12 @@ CASES: dict[str, Case] = {
     ),
     "field_rule": _case(_without_income),
     "error_rate": _errors(),
+    "segment_error_rate": dataclasses.replace(
+        _errors(),
+        alarming=lambda: _wrong_in_europe(credit(LENGTH, 2), FAULT_AT),
+        segments=("region",),
+        subject=("segment", "region=EU"),
+    ),
     "stuck_rule": _case(lambda features: {**features, "income": 31.5}),
     "schema_rule": Case(lambda: credit(ROWS, 1), lambda: credit(LENGTH, 2), _next_version),
 }

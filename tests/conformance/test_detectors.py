@@ -257,6 +257,8 @@ def label_batch(events: Sequence[Event], start: int) -> LabelBatch:
         event_ids=tuple(e.event_id for e in events), version=np.zeros(n, np.int32), versions=("7",), classes=classes,
         answer=answer, label=label, error=(answer != label).astype(np.float64), score=np.full(n, 0.5),
         weight=np.ones(n), sample_weight=np.ones(n), numeric=False,
+        member=np.array([(e.features or {}).get("region") == "EU" for e in events]).astype(np.uint64),
+        segments=("region=EU",),
     )  # fmt: skip
 
 

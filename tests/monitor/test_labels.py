@@ -230,8 +230,9 @@ def test_a_million_pending_predictions_survive_a_restart(tmp_path: Path) -> None
 def _asked(keys: Any, answer: Any) -> Asked:
     n = len(keys)
     return Asked(
-        keys, np.zeros(n), answer.astype(np.float64), np.ones(n, np.uint8), np.zeros(n), np.ones(n), np.zeros(n, int)
-    )
+        keys, np.zeros(n), answer.astype(np.float64), np.ones(n, np.uint8), np.zeros(n), np.ones(n), np.zeros(n, int),
+        np.zeros(n, np.uint16),
+    )  # fmt: skip
 
 
 def _told(keys: Any, answer: Any) -> Told:

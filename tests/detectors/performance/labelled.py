@@ -31,22 +31,6 @@ def labels(
     )  # fmt: skip
 
 
-def part(batch: LabelBatch, first: int, last: int) -> LabelBatch:
-    """Rows `first` to `last` (exclusive)."""
-    rows = slice(first, last)
-    where = batch.identity
-    return LabelBatch(
-        subject=batch.subject, start=batch.start + first, time=batch.time[rows], asked=batch.asked[rows],
-        clock=batch.clock[rows], position=batch.position[rows],
-        identity=Identity(
-            where.topics, where.topic[rows], where.partition[rows], where.offset[rows], where.row[rows]
-        ),
-        event_ids=batch.event_ids[rows], version=batch.version[rows], versions=batch.versions, classes=batch.classes,
-        answer=batch.answer[rows], label=batch.label[rows], error=batch.error[rows], score=batch.score[rows],
-        weight=batch.weight[rows], sample_weight=batch.sample_weight[rows], numeric=batch.numeric,
-    )  # fmt: skip
-
-
 class Judged:
     """An error rate with its account; `alarms` and `recovered` (running numbers) as they come."""
 
@@ -64,7 +48,7 @@ class Judged:
 
     def feed(self, batch: LabelBatch, cut: int = CUT) -> Judged:
         for begin in range(0, len(batch), cut):
-            for evidence in self.detector.update_labels(part(batch, begin, min(begin + cut, len(batch)))):
+            for evidence in self.detector.update_labels(batch.part(begin, begin + cut)):
                 verdict = self.account.judge(evidence)
                 self.detector.react(verdict)
                 if verdict.alarm is not None:

@@ -10,7 +10,7 @@ from detectors.performance.error_rate import ErrorRate, Params
 from detectors.performance.second_opinion import SecondOpinion
 from detectors.performance.spread import Spread
 from detectors.performance.versions import SLOTS
-from tests.detectors.performance.labelled import Judged, labels, part, wrong
+from tests.detectors.performance.labelled import Judged, labels, wrong
 
 
 def test_a_rise_is_found_and_told_with_its_numbers() -> None:
@@ -65,7 +65,7 @@ def test_a_version_that_gives_its_slot_away_closes_its_incident() -> None:
     assert not run.account.latches and len(versions) > SLOTS
 
 
-def test_numbers_err_where_they_are_further_off_than_usual() -> None:
+def test_numbers_are_judged_by_their_distance_from_the_label() -> None:
     rng = np.random.default_rng(7)
     error = np.abs(rng.normal(0, 5.0, 6_000))
     assert not Judged().feed(labels(error, numeric=True)).alarms
@@ -73,7 +73,26 @@ def test_numbers_err_where_they_are_further_off_than_usual() -> None:
     error[100], error[3_000] = np.inf, 1e308
     run = Judged().feed(labels(error, numeric=True))
     assert run.alarms and 4_000 <= run.alarms[0].position < 4_300
-    assert run.why[0][3].startswith("errors above 5.") and run.why[0][2] == pytest.approx(0.25, abs=0.06)
+    _, observed, expected, name = run.why[0]
+    assert name == "distance from the label of version 1, at most 8.82528"
+    assert expected == pytest.approx(3.8, abs=0.2) and 5.0 < observed < 7.0
+
+
+def test_a_distance_with_heavy_tails_is_quiet_until_it_rises_and_recovers() -> None:
+    for seed in range(12):
+        error = np.abs(np.random.default_rng(seed).standard_t(2.2, 6_000))
+        assert not Judged().feed(labels(error, numeric=True)).alarms
+        error[4_000:4_600] = 1.8 * error[4_000:4_600]
+        run = Judged().feed(labels(error, numeric=True))
+        assert len(run.alarms) == 1 and 4_000 <= run.alarms[0].position < 4_500
+        assert len(run.recovered) == 1 and 4_600 < run.recovered[0] < 5_300
+
+
+def test_predictions_that_were_perfect_may_err() -> None:
+    error = np.zeros(3_000)
+    error[2_000:] = np.arange(1_000) % 2
+    run = Judged().feed(labels(error, numeric=True))
+    assert len(run.alarms) == 1 and 2_000 <= run.alarms[0].position < 2_200
 
 
 @pytest.mark.parametrize("numeric", [False, True])
@@ -86,7 +105,7 @@ def test_cuts_and_restarts_change_nothing(cut: int, numeric: bool) -> None:
     whole = Judged().feed(batch)
     other = Judged()
     for begin in range(0, len(batch), 500):
-        other.feed(part(batch, begin, min(begin + 500, len(batch))), cut)
+        other.feed(batch.part(begin, begin + 500), cut)
         fresh = ErrorRate(Context("model:/m"), Params())
         other.detector._changed = True
         fresh.restore(other.detector.dirty())
@@ -101,7 +120,7 @@ def test_adwin_is_a_second_opinion_that_survives_restarts() -> None:
     assert figures["adwin_detections"] >= 1 and 0 < figures["adwin_width"] <= 8_192
     parts, batch = Judged(Params(adwin=True)), labels(error)
     for begin in range(0, len(batch), 2_500):
-        parts.feed(part(batch, begin, min(begin + 2_500, len(batch))), 100)
+        parts.feed(batch.part(begin, begin + 2_500), 100)
         fresh = ErrorRate(Context("model:/m"), Params(adwin=True))
         fresh.restore(parts.detector.dirty())
         parts.detector = fresh

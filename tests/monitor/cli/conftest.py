@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from alerts.incidents import Incident, IncidentSubject
-from detectors.base import Measure
+from detectors.base import Measure, Profile
 from monitor.cli.app import app
 from monitor.clients import ClientLedger
 from monitor.intake.identity import Pseudonyms, derive_key, key_id, load_or_create_key
@@ -94,6 +94,13 @@ class Place:
         return hidden
 
 
+INCOME = Profile(
+    (), (0.0, 2.0, 4.0, 8.0), (0.0, 0.25, 0.25, 0.5, 0.0, 0.0, 0.0), (0.0, 0.5, 0.25, 0.25, 0.0, 0.0, 0.0),
+    ((0.05, 0.4, 0.2), (0.5, 4.0, 2.0)), 75,
+)  # fmt: skip
+REGION = Profile(("EU", "(rarer)", "(new)", "(missing)"), (), (1.0, 0.0, 0.0, 0.0), (0.8, 0.0, 0.2, 0.0), (), 75)
+
+
 def incidents(client: str) -> list[Incident]:
     """One open, one acknowledged and one resolved, oldest first."""
     first = Incident(
@@ -101,7 +108,10 @@ def incidents(client: str) -> list[Incident]:
         cause="", severity="warning", severity_max="warning", status="open", model_version="7", opened_at=1000.0,
         resolved_at=None, onset=990.0, why="income: mean 4 → 3 over 75 events",
         subjects=(IncidentSubject("feature", "income\x1b]0;x", 1000.0, "p-9"),), detectors=("predictive_drift",),
-        measures=(Measure("predictive_drift", "income:mean", 3.0, 4.0, "mean", 75, 990.0, 1000.0, "income", "mean"),),
+        measures=(
+            Measure("predictive_drift", "income:mean", 3.0, 4.0, "mean", 75, 990.0, 1000.0, "income", "mean", INCOME),
+            Measure("predictive_drift", "region:new", 0.2, 0.0, "share", 75, 990.0, 1000.0, "region", "new", REGION),
+        ),
         atlas=(), last_position=1,
     )  # fmt: skip
     who = (IncidentSubject("client", client, 2000.0, None),)

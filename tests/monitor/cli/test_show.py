@@ -112,7 +112,14 @@ def test_an_unknown_kind_is_a_usage_error(filled: Place) -> None:
 def test_one_incident_with_its_evidence(filled: Place) -> None:
     row = filled.json("incidents", "show", "inc_open")
     assert row["id"] == "inc_open" and row["evidence"][0]["observed"] == 3.0
+    assert row["evidence"][0]["distribution"] == {
+        "edges": [0.0, 2.0, 4.0, 8.0], "before": [0.0, 0.25, 0.25, 0.5, 0.0, 0.0, 0.0],
+        "after": [0.0, 0.5, 0.25, 0.25, 0.0, 0.0, 0.0], "quantiles": {"p05": [0.4, 0.2], "p50": [4.0, 2.0]}, "n": 75,
+    }  # fmt: skip
+    assert row["evidence"][1]["distribution"]["bins"] == ["EU", "(rarer)", "(new)", "(missing)"]
     table = filled.run("incidents", "show", "inc_open").stdout
+    for part in ("0.4 → 0.2", "4 → 2", " ▄▄█", " █▄▄", "EU 100.0 → 80.0 %", "(new) 0.0 → 20.0 %"):
+        assert part in table
     for part in ("income: mean 4 → 3 over 75 events", "predictive_drift", "income\\x1b]0;x", "1970-01-01 00:16:40Z"):
         assert part in table
     assert "\x1b" not in table

@@ -116,6 +116,7 @@ def columns(steps: list[Step]) -> tuple[Asked, Told]:
         np.zeros(n),
         np.ones(n),
         np.zeros(n, np.int64),
+        np.zeros(n, np.uint16),
     ), Told(
         id_keys([s.id for s in told]),
         np.array(before, np.int64),
