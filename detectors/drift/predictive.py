@@ -35,6 +35,7 @@ from detectors.base import (
 )
 from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
+from detectors.drift.calendar import learnt, swing_left
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
@@ -63,8 +64,8 @@ class Params:
     """Parameters of the drift detector."""
 
     season_swing: float = 0.3
-    """Daily swing in standard deviations that is not drift, assumed until `season_hours` of traffic were seen.
-    0 declares that there is no season."""
+    """Daily swing in standard deviations that is not drift, assumed until `season_hours` of traffic were seen where the
+    reference does not show it (ordered, two whole days). 0 declares that there is no season."""
     season_hours: float = 48.0
     """Hours of live traffic after which the assumed swing is dropped."""
     start_floor: float = 1.0
@@ -93,10 +94,13 @@ class PredictiveDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         self._bets = ChangeBets(self._target)
-        self._target_bets = TargetBets(self._target, params.season_swing)
+        self._calendar = learnt(context.reference, self._target, params.season_swing)
+        swing = swing_left(self._calendar, params.season_swing, self._target)
+        swing = swing_left(self._calendar, params.season_swing, self._target)
+        self._target_bets = TargetBets(self._target, swing)
         self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
-        self._swing = slipping_swing(params.season_swing, self._memory, context.events_per_day)
+        self._swing = slipping_swing(swing, self._memory, context.events_per_day)
         self._begin()
 
     def _begin(self) -> None:
@@ -105,9 +109,9 @@ class PredictiveDrift(Detector):
         self._null = Null(self._target, self._memory)
         self._noise = DesignEffect(self._target, self.params.start_floor)
         if self.context.reference.ordered:
-            learn_ordered(self.context.reference, self._target, self._noise)
+            learn_ordered(self.context.reference, self._target, self._noise, self._calendar)
         self._history = History(self._target)
-        self._cutter = BlockCutter(self._target)
+        self._cutter = BlockCutter(self._target, self._calendar)
         self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
         self._runs = Runs(streams)
         self._block = 0
@@ -196,8 +200,8 @@ class PredictiveDrift(Detector):
     def _open_group(self) -> None:
         if self._block >= self._next_refresh:
             known = self._lived >= self.params.season_hours * 3_600
-            self._season = 0.0 if known else self._swing
-            self._tilt = rate_tilt(self._null, self._season)
+            self._season = np.zeros_like(self._swing) if known else self._swing
+            self._tilt = rate_tilt(self._null, self._season[self._target.sums :])
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
@@ -220,8 +224,8 @@ class PredictiveDrift(Detector):
     def _judge(self, piece: Blocks, start: int) -> Evidence:
         if self._odds is None:
             self._odds = self._bets.odds(self._null, self._priced()[0])
-        z, residual = self._bets.look(self._odds, piece.sums, piece.counts)
-        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.sums)])
+        z, residual = self._bets.look(self._odds, piece.level, piece.counts)
+        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.level)])
         log_e = log_e_values(self._odds.line, seen)
         self._piece = (piece, residual)
         self._consumed = 0
@@ -231,7 +235,7 @@ class PredictiveDrift(Detector):
         """Prices of all bets, and the line of those against the target alone."""
         if self._prices is None:
             against_target = self._target_bets.line(self._noise, self._departure.usual)
-            prices = self._bets.prices(self._noise, self._season, self._tilt)
+            prices = self._bets.prices(self._noise, self._season[: self._target.sums], self._tilt)
             self._prices = (prices._replace(line=joined(prices.line, against_target)), against_target)
         return self._prices
 
@@ -245,8 +249,8 @@ class PredictiveDrift(Detector):
         self._history.add(self._block, piece, residual)
         totals = self._totals
         totals.blocks += consumed
-        totals.sums += piece.sums.sum(axis=0)
-        totals.squares += piece.squares.sum(axis=0)
+        totals.sums += piece.level.sum(axis=0)
+        totals.squares += piece.spread.sum(axis=0)
         totals.counts += piece.counts.sum(axis=0)
         for i in range(consumed):
             self._lived += float(piece.elapsed[i])
@@ -373,7 +377,7 @@ class PredictiveDrift(Detector):
             **self._departure.page(),
             **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
-            "season": np.array([self._lived, self._season]),
+            "season": np.array([self._lived, self._season.any(), *([1.0] if self._calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
             "sums": self._totals.sums.copy(),
@@ -390,7 +394,7 @@ class PredictiveDrift(Detector):
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)
         self._runs.load(page)
-        self._lived, self._season = (float(x) for x in page["season"])
+        self._lived, self._season = float(page["season"][0]), self._swing * (page["season"][1] > 0)
         self._tilt = page["tilt"].astype(np.float64)
         self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):

@@ -1,9 +1,9 @@
 """Streams without drift under three laws, and the same with one of eight changes, through detector and account.
 
 12 numeric inputs of various laws, 8 categories of 2 to 200 values, a score and a class that depend on them; 100,000
-events a day. `iid`: independent events. `sessions`: 20 sessions at a time, each 20 events long, 30 % of the variance
-shared within a session. `diurnal`: a daily sine of 0.3 σ on nine inputs. References are rows drawn from a stretch of
-the same law (a whole day where there is a season), in no order.
+events a day unless told. `iid`: independent events. `sessions`: 20 sessions at a time, each 20 events long, 30 % of the
+variance shared within a session. `diurnal`: a daily sine of 0.3 σ on nine inputs. References are rows drawn from a
+stretch of the same law (a whole day where there is a season), in no order, or the days before in order.
 """
 
 from __future__ import annotations
@@ -48,14 +48,16 @@ class Table:
         return Table(self.numeric[at], self.category[at], self.score[at])
 
 
-def drawn(law: Law, seed: int, events: int, drift: str = "none", change_at: int = 0, first: int = 0) -> Table:
+def drawn(
+    law: Law, seed: int, events: int, drift: str = "none", change_at: int = 0, first: int = 0, per_day: int = PER_DAY
+) -> Table:
     """`events` events from number `first` of the day on, changed from `change_at` on."""
     rng = np.random.default_rng([seed, LAWS.index(law)])
     z = rng.standard_normal((events, 20))
     if law == "sessions":
         z = np.sqrt(1 - _SHARED) * z + np.sqrt(_SHARED) * _of_sessions(rng, events)
     elif law == "diurnal":
-        z[:, _SEASONAL] += _SWING * np.sin(2 * np.pi * (first + np.arange(events)) / PER_DAY)[:, None]
+        z[:, _SEASONAL] += _SWING * np.sin(2 * np.pi * (first + np.arange(events)) / per_day)[:, None]
     late = np.arange(events) >= change_at
     _move(z, late, drift)
     table = _columns(z, rng)
@@ -63,10 +65,10 @@ def drawn(law: Law, seed: int, events: int, drift: str = "none", change_at: int 
     return table
 
 
-def batches(table: Table) -> Iterator[Batch]:
+def batches(table: Table, per_day: int = PER_DAY) -> Iterator[Batch]:
     """The events of a table in batches of 1,024."""
     for start in range(0, len(table.score), CUT):
-        yield batch(table.rows(np.arange(start, min(start + CUT, len(table.score)))), start)
+        yield batch(table.rows(np.arange(start, min(start + CUT, len(table.score)))), start, per_day)
 
 
 def reference(law: Law, seed: int, rows: int) -> Reference:
@@ -76,15 +78,22 @@ def reference(law: Law, seed: int, rows: int) -> Reference:
     return Reference(batch(day.rows(chosen), 0), "file", f"{law}-{seed}-{rows}")
 
 
+def days_before(law: Law, seed: int, rows: int, per_day: int) -> Reference:
+    """The `rows` events before number 0, in order."""
+    before = drawn(law, seed + 1_000_000, rows, first=-rows, per_day=per_day)
+    return Reference(batch(before, -rows, per_day), "file", f"{law}-{seed}-{rows}-ordered", ordered=True)
+
+
 @dataclass
 class Watch:
     """A detector with its account."""
 
     reference: Reference
     budget: float = 1.0
+    per_day: int = PER_DAY
 
     def __post_init__(self) -> None:
-        self.context = Context("model:/simulated", self.reference, PER_DAY)
+        self.context = Context("model:/simulated", self.reference, self.per_day)
         self.detector = PredictiveDrift(self.context, Params())
         self.account = SumAccount(self.budget, MONTH)
         d = self.detector
@@ -111,7 +120,7 @@ def rate_interval(found: int, events: int) -> tuple[float, float]:
     return float(low) * 1e5 / events, float(chi2.ppf(0.975, 2 * found + 2)) / 2 * 1e5 / events
 
 
-def batch(table: Table, start: int) -> Batch:
+def batch(table: Table, start: int, per_day: int = PER_DAY) -> Batch:
     """One batch whose first event has number `start`."""
     n = len(table.score)
     missing = np.isnan(table.numeric)
@@ -120,7 +129,7 @@ def batch(table: Table, start: int) -> Batch:
     return Batch(
         subject="model:/simulated",
         start=start,
-        time=START + (start + np.arange(n)) * 86_400 / PER_DAY,
+        time=START + (start + np.arange(n)) * 86_400 / per_day,
         identity=Identity(("simulated",), none, zero, start + np.arange(n), zero),
         client=none,
         clients=("c_1",),
