@@ -55,6 +55,8 @@ class Calendar:
     amplitude: F64
     """(G + P,) of what is taken away, in σ."""
     swing: F64
+    gap: F64
+    """(G + P,) the swing around the target that is not drift: larger where the reference does not show whole weeks."""
     extra: F64
     """(G,) variance to add to that of the residuals, where the season explains nearly everything."""
 
@@ -109,9 +111,13 @@ def learnt(reference: Reference, target: Target, assumed: float) -> Calendar | N
     return replace(chosen, extra=np.maximum(0.0, least - left))
 
 
-def swing_left(calendar: Calendar | None, assumed: float, target: Target) -> F64:
-    """(G + P,) daily swing in σ that is not drift: what the calendar leaves, or all that is assumed."""
-    return np.full(len(target.scores), assumed) if calendar is None else calendar.swing
+def swing_left(calendar: Calendar | None, assumed: float, target: Target) -> tuple[F64, F64]:
+    """(G + P,) swing in σ from block to block, and around the target, that is not drift: what the calendar leaves, or
+    all that is assumed."""
+    if calendar is None:
+        whole = np.full(len(target.scores), assumed)
+        return whole, whole
+    return calendar.swing, calendar.gap
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,10 @@ def _chosen(table: F64, seen: F64, fits: list[_Fit], target: Target, assumed: fl
     left[counted] += amplitude[counted]
     g = target.sums
     swing = np.where(left > 0, np.minimum(left / sd, assumed), assumed)  # 0: the reference never shows the value
-    return Calendar(table, seen.mean(axis=0), slopes[:, :g].copy(), period, best, amplitude / sd, swing, np.zeros(g))
+    gap = swing if len(fits) > 1 else np.full(streams, assumed)
+    return Calendar(
+        table, seen.mean(axis=0), slopes[:, :g].copy(), period, best, amplitude / sd, swing, gap, np.zeros(g)
+    )
 
 
 def _covered(time: F64) -> tuple[int, Bool]:

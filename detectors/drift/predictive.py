@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,12 @@ from detectors.drift.explain import explain_blocks
 from detectors.drift.history import GROUP, History
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import Story, best_split, story_of
+from detectors.drift.params import Params
 from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
 from detectors.drift.runs import Runs
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
+from detectors.drift.smallest import Sensitivity, Stakes, sensitivity
 from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
@@ -57,21 +59,6 @@ _REFRESH, _LATE_REFRESH = 16, 64
 _RECOVERY_LEVEL = 3
 _DENSER = 3.0
 """Live traffic so many times as dense as the reference is not what the reference's order shows."""
-
-
-@dataclass(frozen=True)
-class Params:
-    """Parameters of the drift detector."""
-
-    season_swing: float = 0.3
-    """Daily swing in standard deviations that is not drift, assumed until `season_hours` of traffic were seen where the
-    reference does not show it (ordered, two whole days). 0 declares that there is no season."""
-    season_hours: float = 48.0
-    """Hours of live traffic after which the assumed swing is dropped."""
-    start_floor: float = 1.0
-    """Share of the floor under the design effect at the start. Less is faster and trusts events to be independent."""
-    memory: float = 0.0
-    """Events the null remembers; 0 takes 4,000 · √(events a day / 100,000) between 1,000 and 8,000."""
 
 
 @register
@@ -94,10 +81,9 @@ class PredictiveDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         self._bets = ChangeBets(self._target)
-        self._calendar = learnt(context.reference, self._target, params.season_swing)
-        swing = swing_left(self._calendar, params.season_swing, self._target)
-        swing = swing_left(self._calendar, params.season_swing, self._target)
-        self._target_bets = TargetBets(self._target, swing)
+        self.calendar = learnt(context.reference, self._target, params.season_swing)
+        swing, gap = swing_left(self.calendar, params.season_swing, self._target)
+        self._target_bets = TargetBets(self._target, gap)
         self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
         self._swing = slipping_swing(swing, self._memory, context.events_per_day)
@@ -109,9 +95,9 @@ class PredictiveDrift(Detector):
         self._null = Null(self._target, self._memory)
         self._noise = DesignEffect(self._target, self.params.start_floor)
         if self.context.reference.ordered:
-            learn_ordered(self.context.reference, self._target, self._noise, self._calendar)
+            learn_ordered(self.context.reference, self._target, self._noise, self.calendar)
         self._history = History(self._target)
-        self._cutter = BlockCutter(self._target, self._calendar)
+        self._cutter = BlockCutter(self._target, self.calendar)
         self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
         self._runs = Runs(streams)
         self._block = 0
@@ -174,6 +160,14 @@ class PredictiveDrift(Detector):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Numbers since the onset of the last alarm, expected ones from the target."""
         return explain_blocks(self.name, self._target, self._history, streams, self._story)
+
+    def sensitivity(self, alarms_a_day: float) -> Sensitivity:
+        """What can be found at a budget of `alarms_a_day` for this detector, with the noise as it stands."""
+        if not self._block:
+            self._noise.refresh(0, BLOCK * self._null.k / self._null.b)  # as the first block will
+        paid = np.full(len(self._latched), alarms_a_day * (1 - SHARE) * BLOCK / self.context.events_per_day)
+        stakes = Stakes(self._target, self._bets, self._memory, self._noise, self._season, paid)
+        return sensitivity(stakes, max(0, FLOOR_BLOCKS - self._block - self._noise.warmed) * BLOCK)
 
     def dirty(self) -> dict[str, Page]:
         pages = self._history.dirty()
@@ -377,7 +371,7 @@ class PredictiveDrift(Detector):
             **self._departure.page(),
             **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
-            "season": np.array([self._lived, self._season.any(), *([1.0] if self._calendar is not None else [])]),
+            "season": np.array([self._lived, self._season.any(), *([1.0] if self.calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
             "sums": self._totals.sums.copy(),

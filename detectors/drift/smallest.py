@@ -7,6 +7,7 @@ path that independent noise leaves in the mean. A stream finds a change where it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from detectors.drift.null import Null
 from detectors.drift.scores import BLOCK, FAMILIES, Family
 from detectors.drift.target import Target
 
-SHIFTS = np.geomspace(2.0, 0.08, 28)
+SHIFTS = np.geomspace(4.0, 0.08, 32)
 """Of sums, in σ, largest first."""
-POINTS = np.geomspace(0.5, 0.002, 28)
+POINTS = np.geomspace(0.5, 0.002, 32)
 """Of counts, in shares of the events."""
 _GROUP = 4
 _HORIZON = 2.0
@@ -28,24 +29,26 @@ WHAT: dict[Family, str] = {
     "loc": "mean", "scale": "spread", "pair": "correlation", "cat": "frequent category", "rare": "rare category",
     "missing": "missing values", "new": "new values",
 }  # fmt: skip
+Unit = Literal["sd", "factor", "r", "share"]
+UNIT: dict[Family, Unit] = {"loc": "sd", "scale": "factor", "pair": "r"}
+"""Standard deviations, a factor on them, a correlation coefficient; shares of the events for all others."""
 
 
 @dataclass(frozen=True)
 class Smallest:
     """Of one family: the smallest change that half of its `streams` find, and after how many events; NaN where not
-    even the largest that was tried is found. In σ, or as a share of the events where `share`."""
+    even the largest that was tried is found."""
 
-    family: Family
     what: str
+    unit: Unit
     streams: int
     change: float
     events: float
-    share: bool
 
 
-@dataclass(frozen=True)
-class Odds:
-    """What a change is played against. `injected` (streams,) is what a block pays in, in alarms."""
+class Stakes(NamedTuple):
+    """What changes are played against. `injected` (streams,) is what a block pays in, in alarms; `swing` (G + P,) is
+    allowed for, in σ."""
 
     target: Target
     bets: ChangeBets
@@ -55,13 +58,34 @@ class Odds:
     injected: F64
 
 
-def smallest_changes(odds: Odds) -> tuple[Smallest, ...]:
+class Sensitivity(NamedTuple):
+    """The smallest changes that page: as things are, and were events independent and without season. Until `assumed`
+    more events were seen the noise is a stated floor; `design_effect` is how much more sums of means vary, `swing` the
+    season that is allowed for, in σ."""
+
+    found: tuple[Smallest, ...]
+    calm: tuple[Smallest, ...]
+    assumed: int
+    design_effect: float
+    swing: float
+
+
+def sensitivity(stakes: Stakes, assumed: int) -> Sensitivity:
+    """Play changes twice: with the noise as it stands, and without any."""
+    target, swing = stakes.target, stakes.swing
+    calm = stakes._replace(noise=DesignEffect(target, 0.0), swing=np.zeros_like(swing))
+    of_means = target.family == FAMILIES.index("loc")
+    v, left = (float(np.median(x[of_means])) if of_means.any() else 1.0 for x in (stakes.noise.pooled, swing))
+    return Sensitivity(smallest_changes(stakes), smallest_changes(calm), assumed, v, left)
+
+
+def smallest_changes(stakes: Stakes) -> tuple[Smallest, ...]:
     """One of each family in WHAT that the target has, in that order."""
-    target, streams = odds.target, len(odds.target.scores)
+    target, streams = stakes.target, len(stakes.target.scores)
     least, events = np.full(streams, np.nan), np.full(streams, np.nan)
     shares = np.concatenate([np.zeros(target.sums, np.bool_), np.ones(target.counts, np.bool_)])
     for shift, points in zip(SHIFTS.tolist(), POINTS.tolist(), strict=True):
-        found = _played(odds, shift, points)
+        found = _played(stakes, shift, points)
         on = ~np.isnan(found)
         least[on], events[on] = np.where(shares, points, shift)[on], found[on]
         if not on.any():
@@ -71,10 +95,15 @@ def smallest_changes(odds: Odds) -> tuple[Smallest, ...]:
         own: I64 = np.flatnonzero(target.family == FAMILIES.index(family))
         if not len(own):
             continue
-        is_share = bool(shares[own[0]]) or family == "cat"
-        size = least[own] * (target.spread[own] if family == "cat" else 1.0)
-        change, after = _median(size), _median(events[own][size <= _median(size)])
-        told.append(Smallest(family, what, len(own), change, after, is_share))
+        size = least[own]
+        if family == "cat":
+            size = size * target.spread[own]
+        elif family == "scale":
+            size = np.sqrt(1 + size * target.spread[own])
+        elif family == "pair":
+            size = np.where(size <= 1, size, np.nan)
+        change = _median(size)
+        told.append(Smallest(what, UNIT.get(family, "share"), len(own), change, _median(events[own][size <= change])))
     return tuple(told)
 
 
@@ -83,19 +112,19 @@ def _median(values: F64) -> float:
     return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else float("nan")
 
 
-def _played(odds: Odds, shift: float, points: float) -> F64:
+def _played(stakes: Stakes, shift: float, points: float) -> F64:
     """(streams,) events until each stream's capital reaches 1 after all change at once; NaN where it never does."""
-    target, bets, g = odds.target, odds.bets, odds.target.sums
-    null = _full(target, odds.memory)
-    prices = bets.prices(odds.noise, odds.swing[:g], np.ones(target.counts))
+    target, bets, g = stakes.target, stakes.bets, stakes.target.sums
+    null = _full(target, stakes.memory)
+    prices = bets.prices(stakes.noise, stakes.swing[:g], np.ones(target.counts))
     sums = BLOCK * (target.mean + shift * target.spread)[None]
     squares = BLOCK * (target.second + 2 * shift * target.spread * target.mean + (shift * target.spread) ** 2)[None]
     counts = BLOCK * np.minimum(null.k / null.b + points, 1.0)[None]
-    paid = bets.weight * odds.injected[bets.stream]
+    paid = bets.weight * stakes.injected[bets.stream]
     capital: F64 = np.zeros(len(paid))
     found = np.full(len(target.scores), np.nan)
     learning = np.ones(len(found), np.bool_)
-    for group in range(int(_HORIZON * odds.memory / BLOCK / _GROUP)):
+    for group in range(int(_HORIZON * stakes.memory / BLOCK / _GROUP)):
         compiled = bets.odds(null, prices)
         e = LEAK * np.exp(log_e_values(compiled.line, np.hstack([bets.look(compiled, sums, counts)[0], counts]))[0])
         if not group:  # before the change bets lose, and hold what a few blocks have paid

@@ -79,6 +79,15 @@ def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("law", "per_day", "rows"), [("diurnal", 10_000, 40_000), ("weekly", 3_000, 42_000)])
+def test_a_season_that_the_reference_shows_neither_alarms_nor_hides_a_change(law: Law, per_day: int, rows: int) -> None:
+    days = Ordered(per_day, 2_000)
+    assert sum(days.false_incidents(law, 1.0, rows, seed, 50_000) for seed in range(2)) == 0
+    found = [days.delay(law, "mean.5", rows, seed) for seed in range(3)]
+    assert sorted(AFTER if d is None else d for d in found)[1] <= 300
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("length", [10_000, 100_000, 1_000_000])
 def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     table = simulated.drawn("iid", 1, SEEN + length // 2)
@@ -90,12 +99,13 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
 
 def _null(law: Law, budget: float, rows: int, seeds: range, each: int, ordered: Ordered | None) -> None:
     of_one = false_incidents if ordered is None else ordered.false_incidents
+    per_day = simulated.PER_DAY if ordered is None else ordered.per_day
     found = [of_one(law, budget, rows, seed, each) for seed in seeds]
     events = each * len(seeds)
     low, high = simulated.rate_interval(sum(found), events)
     print(
         f"| {law} | {budget:g} | {rows:,} | {sum(found)} in {events / 1e6:g}M "
-        f"| {sum(found) * 1e5 / events:.3f} ({low:.3f}-{high:.3f}) | {budget / 30:.3f} |",
+        f"| {sum(found) * 1e5 / events:.3f} ({low:.3f}-{high:.3f}) | {budget * 1e5 / 30 / per_day:.3f} |",
         flush=True,
     )
 
@@ -117,7 +127,7 @@ def main() -> None:
     """One cell or row from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["null", "delay"])
-    parser.add_argument("law", choices=LAWS)
+    parser.add_argument("law", choices=simulated.ALL_LAWS)
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--events", type=int, default=EVENTS, help="of each stream without drift")

@@ -9,7 +9,8 @@ import pytest
 
 from detectors.base import Batch, Context, Views
 from detectors.drift.calendar import Calendar, learnt
-from detectors.drift.predictive import Params, PredictiveDrift
+from detectors.drift.params import Params
+from detectors.drift.predictive import PredictiveDrift
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target, target
 from detectors.reference import Reference
