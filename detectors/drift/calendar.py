@@ -8,12 +8,12 @@ predicted with it than without; how far the curves learnt without one fold lie a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from detectors.base import F64, I64, Bool
-from detectors.drift.scores import BLOCK
+from detectors.drift.scores import BLOCK, FAMILIES
 from detectors.drift.target import Target
 from detectors.reference import Reference
 
@@ -34,6 +34,9 @@ _LEAST_GAIN = 0.02
 """Of the held-out variance of block means, besides what as many idle features would cost."""
 _MOST_FOLDS = 7
 _ERRORS = 2.0
+_POOLED = 4.0
+"""Folds that the error of a whole family is worth for each of its streams."""
+_PEAK = 0.95
 _LEAST_LEFT = 0.1
 """Share of an event's variance that a season never explains: a column that shows the time is not known for certain."""
 
@@ -58,7 +61,8 @@ class Calendar:
     gap: F64
     """(G + P,) the swing around the target that is not drift: larger where the reference does not show whole weeks."""
     extra: F64
-    """(G,) variance to add to that of the residuals, where the season explains nearly everything."""
+    """(G,) variance to add to that of the residuals, where the season explains nearly everything, and of categories
+    that are more uncertain at some hours than at others."""
 
     def features(self, time: F64) -> F64:
         """(blocks, features) mean features of blocks, from the times (blocks · 25,) of their events."""
@@ -106,18 +110,28 @@ def learnt(reference: Reference, target: Target, assumed: float) -> Calendar | N
     if days >= 7 * LEAST_WEEKS and blocks >= 2 * table.shape[1]:
         fits.append(_fit(seen, np.hstack([sums, counts]) / BLOCK, _folds(day, 7)))
     chosen = _chosen(table, seen, fits, target, assumed)
-    left = chosen.without(time, sums, squares)[1].mean(axis=0) / BLOCK
-    least = _LEAST_LEFT * target.spread**2
+    left = chosen.without(time, sums, squares)[1].mean(axis=0) / BLOCK - target.mean**2
+    least = np.maximum(_LEAST_LEFT * target.spread**2, _at_its_peak(chosen, seen, target))
     return replace(chosen, extra=np.maximum(0.0, least - left))
 
 
-def swing_left(calendar: Calendar | None, assumed: float, target: Target) -> tuple[F64, F64]:
-    """(G + P,) swing in σ from block to block, and around the target, that is not drift: what the calendar leaves, or
-    all that is assumed."""
+class Allowance(NamedTuple):
+    """Swings in σ that are not drift, (G + P,) each."""
+
+    start: F64
+    """From block to block, until the first days were seen."""
+    later: F64
+    """The same after that: a learnt season is never quite right."""
+    gap: F64
+    """Around the target, until the first days were seen."""
+
+
+def allowance(calendar: Calendar | None, assumed: float, target: Target) -> Allowance:
+    """What the calendar leaves, or all that is assumed."""
     if calendar is None:
         whole = np.full(len(target.scores), assumed)
-        return whole, whole
-    return calendar.swing, calendar.gap
+        return Allowance(whole, np.zeros_like(whole), whole)
+    return Allowance(calendar.swing, np.where(calendar.period > 0, calendar.swing, 0.0), calendar.gap)
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,18 @@ class _Fit:
     amplitude: F64
     """Root mean square of the curve over the blocks."""
     error: F64
-    """The same of the curve's own error, by the folds."""
+    """Mean square of the curve's own error, by the folds."""
+    folds: int
+
+    def swing(self, sd: F64, family: I64) -> F64:
+        """Amplitude of an error twice as large as the usual one, in σ. Few folds tell little: each stream is shrunk to
+        its family."""
+        own = self.error / sd**2
+        pool = np.array([own[family == f].mean() for f in range(len(FAMILIES)) if (family == f).any()])
+        of_family = pool[np.unique(family, return_inverse=True)[1]]
+        told = self.folds - 1
+        shrunk: F64 = np.sqrt(2 * (told * own + _POOLED * of_family) / (told + _POOLED))
+        return _ERRORS * shrunk
 
 
 def _fit(x: F64, y: F64, fold: I64) -> _Fit:
@@ -148,8 +173,9 @@ def _fit(x: F64, y: F64, fold: I64) -> _Fit:
         missed += ((by_season - by_season.mean(axis=0)) ** 2).sum(axis=0)
         plain += ((rest - rest.mean(axis=0)) ** 2).sum(axis=0)
         apart += (((x - x.mean(axis=0)) @ own - curve) ** 2).mean(axis=0)
+    error = apart * (folds - 1) / folds
     gain = np.where(plain > 0, 1 - missed / np.maximum(plain, 1e-12), 0.0)
-    return _Fit(slopes, gain, np.sqrt((curve**2).mean(axis=0)), np.sqrt(apart * (folds - 1) / folds))
+    return _Fit(slopes, gain, np.sqrt((curve**2).mean(axis=0)), error, folds)
 
 
 def _ridge(x: F64, y: F64) -> tuple[F64, F64]:
@@ -166,7 +192,7 @@ def _chosen(table: F64, seen: F64, fits: list[_Fit], target: Target, assumed: fl
     sd = np.concatenate([target.spread, np.sqrt(share * (1 - share))])
     period, best = np.zeros(streams, np.int64), np.zeros(streams)
     slopes = np.zeros((table.shape[1], streams))
-    left = np.sqrt(2) * (fits[0].amplitude + _ERRORS * fits[0].error)
+    left = np.sqrt(2) * fits[-1].amplitude / sd + fits[-1].swing(sd, target.family)
     amplitude = np.zeros(streams)
     for number, fit in enumerate(fits, 1):
         features = len(fit.slopes)
@@ -174,17 +200,23 @@ def _chosen(table: F64, seen: F64, fits: list[_Fit], target: Target, assumed: fl
         best[on], period[on] = fit.gain[on], number
         slopes[:, on] = 0.0
         slopes[:features, on] = fit.slopes[:, on]
-        amplitude[on] = np.sqrt(2) * fit.amplitude[on]
-        left[on] = np.sqrt(2) * _ERRORS * fit.error[on]
+        amplitude[on] = np.sqrt(2) * fit.amplitude[on] / sd[on]
+        left[on] = fit.swing(sd, target.family)[on]
     # counts keep their season: it is allowed for, not taken away
     counted = np.arange(streams) >= target.sums
     left[counted] += amplitude[counted]
     g = target.sums
-    swing = np.where(left > 0, np.minimum(left / sd, assumed), assumed)  # 0: the reference never shows the value
+    seen_at_all = fits[0].amplitude > 0
+    swing = np.where(seen_at_all, np.minimum(left, assumed), assumed)  # 0: the reference never shows the value
     gap = swing if len(fits) > 1 else np.full(streams, assumed)
-    return Calendar(
-        table, seen.mean(axis=0), slopes[:, :g].copy(), period, best, amplitude / sd, swing, gap, np.zeros(g)
-    )
+    return Calendar(table, seen.mean(axis=0), slopes[:, :g].copy(), period, best, amplitude, swing, gap, np.zeros(g))
+
+
+def _at_its_peak(calendar: Calendar, seen: F64, target: Target) -> F64:
+    """(G,) variance of an event of a category when it is most uncertain; 0 of all other scores."""
+    share = np.clip(target.mean + (seen - calendar.centre) @ calendar.slopes, 0.0, 1.0)
+    peak: F64 = np.quantile(share * (1 - share), _PEAK, axis=0)
+    return np.where((calendar.period > 0) & (target.family == FAMILIES.index("cat")), 1.0, 0.0)[: target.sums] * peak
 
 
 def _covered(time: F64) -> tuple[int, Bool]:

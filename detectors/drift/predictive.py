@@ -35,7 +35,7 @@ from detectors.base import (
 )
 from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
-from detectors.drift.calendar import learnt, swing_left
+from detectors.drift.calendar import allowance, learnt
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
@@ -82,11 +82,11 @@ class PredictiveDrift(Detector):
         self._target = target(context)
         self._bets = ChangeBets(self._target)
         self.calendar = learnt(context.reference, self._target, params.season_swing)
-        swing, gap = swing_left(self.calendar, params.season_swing, self._target)
-        self._target_bets = TargetBets(self._target, gap)
+        allowed = allowance(self.calendar, params.season_swing, self._target)
+        self._target_bets = TargetBets(self._target, allowed.gap, allowed.later)
         self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
-        self._swing = slipping_swing(swing, self._memory, context.events_per_day)
+        self._swings = [slipping_swing(x, self._memory, context.events_per_day) for x in (allowed.later, allowed.start)]
         self._begin()
 
     def _begin(self) -> None:
@@ -106,7 +106,8 @@ class PredictiveDrift(Detector):
         self._next_refresh = 0
         self._last_alarm = -1
         self._tilt: F64 = np.ones(self._target.counts)
-        self._season = self._swing
+        self._early = True
+        self._season = self._swings[self._early]
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
         self._totals = no_totals(self._target)
@@ -194,7 +195,7 @@ class PredictiveDrift(Detector):
     def _open_group(self) -> None:
         if self._block >= self._next_refresh:
             known = self._lived >= self.params.season_hours * 3_600
-            self._season = np.zeros_like(self._swing) if known else self._swing
+            self._early, self._season = not known, self._swings[not known]
             self._tilt = rate_tilt(self._null, self._season[self._target.sums :])
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
@@ -371,7 +372,7 @@ class PredictiveDrift(Detector):
             **self._departure.page(),
             **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
-            "season": np.array([self._lived, self._season.any(), *([1.0] if self.calendar is not None else [])]),
+            "season": np.array([self._lived, self._early, *([1.0] if self.calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
             "sums": self._totals.sums.copy(),
@@ -388,7 +389,8 @@ class PredictiveDrift(Detector):
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)
         self._runs.load(page)
-        self._lived, self._season = float(page["season"][0]), self._swing * (page["season"][1] > 0)
+        self._lived, self._early = float(page["season"][0]), bool(page["season"][1] > 0)
+        self._season = self._swings[self._early]
         self._tilt = page["tilt"].astype(np.float64)
         self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):
