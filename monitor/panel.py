@@ -32,6 +32,7 @@ from detectors.base import (
     Views,
     registry,
 )
+from detectors.drift.predictive import PredictiveDrift
 from detectors.findings import AlarmContext, alarm_finding
 from detectors.moves.second_stage import SecondStage
 from detectors.queries.query_log import QueryLog
@@ -163,6 +164,12 @@ class Panel:
     def running(self) -> list[str]:
         """Detectors that were made; a failed one is among them."""
         return [runner.detector.name for runner in self._runners]
+
+    @property
+    def drift(self) -> PredictiveDrift | None:
+        """The detector of drift in all traffic, where it runs."""
+        drift = (r.detector for r in self._runners if r.detector.name == PredictiveDrift.name and r.failure is None)
+        return next((d for d in drift if isinstance(d, PredictiveDrift)), None)
 
     def detect(self, batch: Batch, report: Report) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.

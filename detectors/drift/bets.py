@@ -107,16 +107,16 @@ class ChangeBets:
         bets_of = np.repeat([width, pair_width, len(FACTORS)], [self._linear, pairs, self._counts])
         self.stream: I64 = np.repeat(np.arange(len(target.scores)), bets_of)
 
-    def prices(self, noise: DesignEffect, season: float, tilt: F64) -> Prices:
-        """For the design effect as it stands. `season` is the daily swing (σ) that slips past the memory, `tilt` (P,)
-        its factor on rates (see season.py)."""
+    def prices(self, noise: DesignEffect, season: F64, tilt: F64) -> Prices:
+        """For the design effect as it stands. `season` (G,) is the daily swing (σ) that slips past the memory, `tilt`
+        (P,) its factor on rates (see season.py)."""
         level = noise.v[STEP_LEVEL, : self._sums].T
         of_pairs = level[self._linear :, : len(_PAIR_STEPS)]
         penalty = np.tile(level[: self._linear], 2) * (BETS**2 / 2 + self._excess)
         pair_penalty = np.tile(of_pairs, 2) * (PAIR_BETS**2 / 2 + self._pair_excess)
-        if season > 0:
-            penalty += np.abs(BETS) * np.sqrt(BLOCK) * season
-            pair_penalty += np.abs(PAIR_BETS) * np.sqrt(BLOCK) * season
+        if season.any():
+            penalty += np.abs(BETS) * np.sqrt(BLOCK) * season[: self._linear, None]
+            pair_penalty += np.abs(PAIR_BETS) * np.sqrt(BLOCK) * season[self._linear :, None]
         raised = tilt[:, None] ** np.where(FACTORS > 1, 1, -1)
         inverse = 1 / noise.v[FACTOR_LEVEL, self._sums :].T
         slope = np.concatenate([self._bets_on_sums, (np.log(FACTORS) * inverse).ravel()])

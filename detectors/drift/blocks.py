@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.base import F64, I64, U8, Batch, Page
+from detectors.drift.calendar import Calendar
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target
 from detectors.numeric import as_counts, clipped, valid
@@ -17,7 +18,8 @@ from detectors.views.bins import FILLED, I16
 class Blocks:
     """Consecutive full blocks, one row each.
 
-    `sums`, `squares` (blocks, G) and `counts` (blocks, P) as in `Target.block_sums`; `raw_n`, `raw_sum`,
+    `sums`, `squares` (blocks, G) and `counts` (blocks, P) as in `Target.block_sums`; `level`, `spread` (blocks, G) are
+    sums and squares less the season that the reference shows; `raw_n`, `raw_sum`,
     `raw_square` (blocks, numeric columns) are valid cells, their deviations from the reference's mean and the
     squares of these; `opened`, `closed` the times of first and last event; `elapsed` the watermark time between the
     closings of the two blocks before; `row` the row of the batch that closed the block; `bins` (blocks, 25, columns).
@@ -26,6 +28,8 @@ class Blocks:
     sums: F64
     squares: F64
     counts: F64
+    level: F64
+    spread: F64
     raw_n: U8
     raw_sum: F64
     raw_square: F64
@@ -42,6 +46,7 @@ class Blocks:
         """Blocks `first` to `last` (exclusive)."""
         return Blocks(
             self.sums[first:last], self.squares[first:last], self.counts[first:last],
+            self.level[first:last], self.spread[first:last],
             self.raw_n[first:last], self.raw_sum[first:last], self.raw_square[first:last],
             self.opened[first:last], self.closed[first:last], self.elapsed[first:last], self.row[first:last],
             self.bins[first:last],
@@ -66,8 +71,9 @@ def no_totals(target: Target) -> Totals:
 class BlockCutter:
     """Cuts batches into blocks. Its state is the rows that wait and the watermarks at the last two closings."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, calendar: Calendar | None = None) -> None:
         self._target = target
+        self._calendar = calendar
         columns, numeric = len(target.binning.numeric) + len(target.binning.category), len(target.binning.numeric)
         self._bins: I16 = np.zeros((0, columns), np.int16)
         self._raw: F64 = np.zeros((0, numeric))
@@ -94,9 +100,12 @@ class BlockCutter:
         at = np.concatenate([self._marks[:2], marks[closed - waiting]])
         self._marks[:2] = at[-2:]
         sums, squares, counts = self._target.block_sums(bins[:used])
+        level, spread = (sums, squares)
+        if self._calendar is not None:
+            level, spread = self._calendar.without(time[:used], sums, squares)
         raw_n, raw_sum, raw_square = _raw_sums(raw[:used], ok[:used])
         return Blocks(
-            sums, squares, counts, raw_n, raw_sum, raw_square,
+            sums, squares, counts, level, spread, raw_n, raw_sum, raw_square,
             time[closed - (BLOCK - 1)], time[closed], np.diff(at)[: len(closed)], closed - waiting,
             (bins[:used] % FILLED).astype(np.uint8).reshape(-1, BLOCK, bins.shape[1]),
         )  # fmt: skip

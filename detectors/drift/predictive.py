@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,16 +35,19 @@ from detectors.base import (
 )
 from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
+from detectors.drift.calendar import allowance, learnt
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
 from detectors.drift.history import GROUP, History
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import Story, best_split, story_of
+from detectors.drift.params import Params
 from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
 from detectors.drift.runs import Runs
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
+from detectors.drift.smallest import Sensitivity, Stakes, sensitivity
 from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
@@ -57,21 +60,6 @@ _REFRESH, _LATE_REFRESH = 16, 64
 _RECOVERY_LEVEL = 3
 _DENSER = 3.0
 """Live traffic so many times as dense as the reference is not what the reference's order shows."""
-
-
-@dataclass(frozen=True)
-class Params:
-    """Parameters of the drift detector."""
-
-    season_swing: float = 0.3
-    """Daily swing in standard deviations that is not drift, assumed until `season_hours` of traffic were seen.
-    0 declares that there is no season."""
-    season_hours: float = 48.0
-    """Hours of live traffic after which the assumed swing is dropped."""
-    start_floor: float = 1.0
-    """Share of the floor under the design effect at the start. Less is faster and trusts events to be independent."""
-    memory: float = 0.0
-    """Events the null remembers; 0 takes 4,000 · √(events a day / 100,000) between 1,000 and 8,000."""
 
 
 @register
@@ -94,10 +82,12 @@ class PredictiveDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         self._bets = ChangeBets(self._target)
-        self._target_bets = TargetBets(self._target, params.season_swing)
+        self.calendar = learnt(context.reference, self._target, params.season_swing)
+        allowed = allowance(self.calendar, params.season_swing, self._target)
+        self._target_bets = TargetBets(self._target, allowed.gap, allowed.later)
         self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
-        self._swing = slipping_swing(params.season_swing, self._memory, context.events_per_day)
+        self._swings = [slipping_swing(x, self._memory, context.events_per_day) for x in (allowed.later, allowed.start)]
         self._begin()
 
     def _begin(self) -> None:
@@ -106,9 +96,9 @@ class PredictiveDrift(Detector):
         self._null = Null(self._target, self._memory)
         self._noise = DesignEffect(self._target, self.params.start_floor)
         if self.context.reference.ordered:
-            learn_ordered(self.context.reference, self._target, self._noise)
+            learn_ordered(self.context.reference, self._target, self._noise, self.calendar)
         self._history = History(self._target)
-        self._cutter = BlockCutter(self._target)
+        self._cutter = BlockCutter(self._target, self.calendar)
         self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
         self._runs = Runs(streams)
         self._block = 0
@@ -117,7 +107,8 @@ class PredictiveDrift(Detector):
         self._next_refresh = 0
         self._last_alarm = -1
         self._tilt: F64 = np.ones(self._target.counts)
-        self._season = self._swing
+        self._early = True
+        self._season = self._swings[self._early]
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
         self._totals = no_totals(self._target)
@@ -173,6 +164,14 @@ class PredictiveDrift(Detector):
         accuracy = expected_accuracy(self.context)
         return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy)
 
+    def sensitivity(self, alarms_a_day: float) -> Sensitivity:
+        """What can be found at a budget of `alarms_a_day` for this detector, with the noise as it stands."""
+        if not self._block:
+            self._noise.refresh(0, BLOCK * self._null.k / self._null.b)  # as the first block will
+        paid = np.full(len(self._latched), alarms_a_day * (1 - SHARE) * BLOCK / self.context.events_per_day)
+        stakes = Stakes(self._target, self._bets, self._memory, self._noise, self._season, paid)
+        return sensitivity(stakes, max(0, FLOOR_BLOCKS - self._block - self._noise.warmed) * BLOCK)
+
     def dirty(self) -> dict[str, Page]:
         pages = self._history.dirty()
         if self._changed:
@@ -198,8 +197,8 @@ class PredictiveDrift(Detector):
     def _open_group(self) -> None:
         if self._block >= self._next_refresh:
             known = self._lived >= self.params.season_hours * 3_600
-            self._season = 0.0 if known else self._swing
-            self._tilt = rate_tilt(self._null, self._season)
+            self._early, self._season = not known, self._swings[not known]
+            self._tilt = rate_tilt(self._null, self._season[self._target.sums :])
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
@@ -222,8 +221,8 @@ class PredictiveDrift(Detector):
     def _judge(self, piece: Blocks, start: int) -> Evidence:
         if self._odds is None:
             self._odds = self._bets.odds(self._null, self._priced()[0])
-        z, residual = self._bets.look(self._odds, piece.sums, piece.counts)
-        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.sums)])
+        z, residual = self._bets.look(self._odds, piece.level, piece.counts)
+        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.level)])
         log_e = log_e_values(self._odds.line, seen)
         self._piece = (piece, residual)
         self._consumed = 0
@@ -233,7 +232,7 @@ class PredictiveDrift(Detector):
         """Prices of all bets, and the line of those against the target alone."""
         if self._prices is None:
             against_target = self._target_bets.line(self._noise, self._departure.usual)
-            prices = self._bets.prices(self._noise, self._season, self._tilt)
+            prices = self._bets.prices(self._noise, self._season[: self._target.sums], self._tilt)
             self._prices = (prices._replace(line=joined(prices.line, against_target)), against_target)
         return self._prices
 
@@ -247,8 +246,8 @@ class PredictiveDrift(Detector):
         self._history.add(self._block, piece, residual)
         totals = self._totals
         totals.blocks += consumed
-        totals.sums += piece.sums.sum(axis=0)
-        totals.squares += piece.squares.sum(axis=0)
+        totals.sums += piece.level.sum(axis=0)
+        totals.squares += piece.spread.sum(axis=0)
         totals.counts += piece.counts.sum(axis=0)
         for i in range(consumed):
             self._lived += float(piece.elapsed[i])
@@ -375,7 +374,7 @@ class PredictiveDrift(Detector):
             **self._departure.page(),
             **self._runs.page(),
             "numbers": np.array([*numbers, self._totals.blocks], np.int64),
-            "season": np.array([self._lived, self._season]),
+            "season": np.array([self._lived, self._early, *([1.0] if self.calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
             "sums": self._totals.sums.copy(),
@@ -392,7 +391,8 @@ class PredictiveDrift(Detector):
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)
         self._runs.load(page)
-        self._lived, self._season = (float(x) for x in page["season"])
+        self._lived, self._early = float(page["season"][0]), bool(page["season"][1] > 0)
+        self._season = self._swings[self._early]
         self._tilt = page["tilt"].astype(np.float64)
         self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):

@@ -13,18 +13,18 @@ from detectors.drift.scores import BLOCK
 from detectors.numeric import normal_quantile
 
 
-def slipping_swing(swing: float, memory: float, events_per_day: float) -> float:
-    """Largest residual, in σ, of a daily sine of amplitude `swing` against a memory of `memory` events.
+def slipping_swing(swing: F64, memory: float, events_per_day: float) -> F64:
+    """Largest residual, in σ, of daily sines of amplitudes `swing` against a memory of `memory` events.
 
     The residual is swing · ωW/√(1 + ω²W²); the smallest bet is blind below λ₁/(2√n) and needs no allowance for that.
     """
     turn = 2 * math.pi * memory / events_per_day
-    return max(0.0, swing * turn / math.sqrt(1 + turn * turn) - float(STEPS[0]) / 2 / math.sqrt(BLOCK))
+    return np.maximum(0.0, swing * turn / math.sqrt(1 + turn * turn) - float(STEPS[0]) / 2 / math.sqrt(BLOCK))
 
 
-def rate_tilt(null: Null, season: float) -> F64:
-    """(P,) factor by which such a swing can raise each rate: exp(δ · Φ⁻¹(1 − p))."""
-    if season == 0:
+def rate_tilt(null: Null, season: F64) -> F64:
+    """(P,) factor by which such swings (P,) can raise each rate: exp(δ · Φ⁻¹(1 − p))."""
+    if not season.any():
         return np.ones(len(null.k))
     rate = np.clip(null.k / null.b, 1e-6, 0.5)
     return np.exp(-normal_quantile(rate) * season)

@@ -29,7 +29,8 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.predictive import Params, PredictiveDrift
+from detectors.drift.params import Params
+from detectors.drift.predictive import PredictiveDrift
 from detectors.reference import Reference
 
 SHARE: Final = 0.3

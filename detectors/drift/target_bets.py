@@ -42,8 +42,9 @@ _MARGIN = 1.25
 class TargetBets:
     """The bets, on some streams of the target: scores of one column except shape, and counts except tails."""
 
-    def __init__(self, target: Target, swing: float) -> None:
-        """`swing` is the assumed daily swing in σ, 0 where there is no season."""
+    def __init__(self, target: Target, swing: F64, later: F64) -> None:
+        """`swing` (G + P,) is the swing in σ to allow for at the start, `later` after the first days; 0 where there is
+        no season."""
         families = (*_OF_SUMS, "rare", *_STEADY)
         on = np.flatnonzero(np.isin(target.family, [FAMILIES.index(f) for f in families]))
         self.sums: I64 = on[on < target.sums]
@@ -56,9 +57,11 @@ class TargetBets:
             [log_mgf_excess(s.table, smoothed(s.share, target.rows), BETS, BLOCK) for s in scores]
         ).reshape(len(scores), len(BETS))
         self._seen = target.count[self._counts] + 0.5
-        self._at_start = max(_TOLERANCE + swing, GAP[target.origin])
+        at_start = np.maximum(_TOLERANCE + swing, GAP[target.origin])
         steady = np.isin(target.family[self._rates], [FAMILIES.index(f) for f in _STEADY])
-        self._rates_at_start = np.where(steady, min(_STEADY_SWING, self._at_start), self._at_start)
+        self._at_start, of_rates = at_start[self.sums], at_start[self._rates]
+        self._later, self._rates_later = later[self.sums], _TOLERANCE + later[self._rates]
+        self._rates_at_start = np.where(steady, np.minimum(_STEADY_SWING, of_rates), of_rates)
         weight = stream_weights(target, {f: SPLIT[f] for f in families})
         width = np.repeat([len(BETS), len(FACTORS)], [len(self.sums), len(self._rates)])
         behind = len(target.scores)
@@ -70,8 +73,9 @@ class TargetBets:
     def line(self, noise: DesignEffect, usual: F64 | None) -> Line:
         """Compile for judging. `usual` (sums,) is the largest departure that the first days have shown, in σ; None
         while they last."""
-        of_sums = np.maximum(_TOLERANCE, _ROOM * usual) if usual is not None else self._at_start
-        of_rates = _TOLERANCE if usual is not None else self._rates_at_start
+        of_sums, of_rates = self._at_start, self._rates_at_start
+        if usual is not None:
+            of_sums, of_rates = np.maximum(_TOLERANCE + self._later, _ROOM * usual), self._rates_later
         tolerance = _ERRORS * np.sqrt(noise.pooled[self.sums] / self._rows) + of_sums
         v = _MARGIN * noise.v[-1]
         penalty = v[self.sums, None] * (BETS**2 / 2 + self._excess)

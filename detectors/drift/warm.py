@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detectors.drift.calendar import Calendar
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target
@@ -12,10 +13,12 @@ from detectors.reference import Reference
 _MIN_VARIANCE = 1e-4
 
 
-def learn_ordered(reference: Reference, target: Target, noise: DesignEffect) -> None:
-    """Teach `noise` the residuals of the reference's blocks. Only for `reference.ordered`."""
-    index = target.binning.index(reference.rows)
-    sums, squares, counts = target.block_sums(index[: len(index) // BLOCK * BLOCK])
+def learn_ordered(reference: Reference, target: Target, noise: DesignEffect, calendar: Calendar | None) -> None:
+    """Teach `noise` the residuals of the reference's blocks, less their season. Only for `reference.ordered`."""
+    used = len(reference) // BLOCK * BLOCK
+    sums, squares, counts = target.block_sums(target.binning.index(reference.rows)[:used])
+    if calendar is not None:
+        sums, squares = calendar.without(reference.rows.time[:used], sums, squares)
     m = float(BLOCK)
     s1, s2, k = m * target.mean, m * target.second, m * target.count / target.rows
     latched = np.zeros(len(target.scores), np.bool_)

@@ -10,6 +10,7 @@ import typer
 from monitor.cli.failures import CommandError
 from monitor.cli.options import ConfigFile, Output, OutputFormat, need_config
 from monitor.cli.output import print_json, print_line, print_table, when
+from monitor.cli.reference_learnt import learnt, print_learnt
 from monitor.cli.reference_paging import learning, while_learning, with_reference
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
         "reference": None if now is None else _reference(now),
         "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
         "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
+        "learnt": None,
         "not_running": {},
         "learning": None,
         "detectors": [],
@@ -70,6 +72,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
     panel, anew = _panel(config, store, subject, now)
     shown["budget"] |= {"spent": None if anew else panel.account.alarms, "detectors": _detectors(panel)}
     shown["not_running"] = panel.off
+    shown["learnt"] = learnt(panel)
     cause = f"detector:{subject}:"
     stopped = {i.cause.removeprefix(cause) for i in store.open_incidents() if i.cause.startswith(cause)}
     shown["detectors"] = with_reference(panel, 0 if counted is None else counted.predictions, stopped)
@@ -162,6 +165,8 @@ def _print(found: dict[str, Any]) -> None:
         for d in budget["detectors"]
     )  # fmt: skip
     print_table("Detectors", ("detector", "share of budget", "#streams", "by kind"), rows)
+    if found["learnt"]:
+        print_learnt(found["learnt"])
     _print_detectors(found["detectors"])
 
 

@@ -1,9 +1,10 @@
-"""Streams without drift under three laws, and the same with one of eight changes, through detector and account.
+"""Streams without drift under four laws, and the same with one of eight changes, through detector and account.
 
 12 numeric inputs of various laws, 8 categories of 2 to 200 values, a score and a class that depend on them; 100,000
-events a day. `iid`: independent events. `sessions`: 20 sessions at a time, each 20 events long, 30 % of the variance
-shared within a session. `diurnal`: a daily sine of 0.3 σ on nine inputs. References are rows drawn from a stretch of
-the same law (a whole day where there is a season), in no order.
+events a day unless told. `iid`: independent events. `sessions`: 20 sessions at a time, each 20 events long, 30 % of the
+variance shared within a session. `diurnal`: a daily sine of 0.3 σ on nine inputs. `weekly`: these are 0.3 σ higher on
+weekends besides. References are rows drawn from a stretch of the same law (a whole day where there is a season), in no
+order, or the days before in order.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from scipy.stats import chi2
 
 from detectors.account import SumAccount
 from detectors.base import F64, I64, NULL_CODE, Alarm, Batch, Category, Cell, Context, Identity, Numeric, Views
-from detectors.drift.predictive import Params, PredictiveDrift
+from detectors.drift.params import Params
+from detectors.drift.predictive import PredictiveDrift
 from detectors.reference import Reference
 
-Law = Literal["iid", "sessions", "diurnal"]
+Law = Literal["iid", "sessions", "diurnal", "weekly"]
 LAWS: tuple[Law, ...] = ("iid", "sessions", "diurnal")
+ALL_LAWS: tuple[Law, ...] = (*LAWS, "weekly")
 DRIFTS = ("mean.25", "mean.5", "scale1.5", "cat10pp", "new5", "missing5", "corr.6", "prior10")
 PER_DAY = 100_000
 MONTH = 30 * 86_400.0
 CUT = 1_024
 START = 1_767_571_200.0
+"""A Monday."""
 CARDINALITY = (2, 3, 5, 8, 12, 20, 50, 200)
 NUMERIC, CATEGORY = tuple(f"n{i}" for i in range(12)), tuple(f"c{i}" for i in range(8))
 _SHARED, _BURST, _AT_ONCE, _SWING = 0.3, 20, 20, 0.3
@@ -48,14 +52,19 @@ class Table:
         return Table(self.numeric[at], self.category[at], self.score[at])
 
 
-def drawn(law: Law, seed: int, events: int, drift: str = "none", change_at: int = 0, first: int = 0) -> Table:
+def drawn(
+    law: Law, seed: int, events: int, drift: str = "none", change_at: int = 0, first: int = 0, per_day: int = PER_DAY
+) -> Table:
     """`events` events from number `first` of the day on, changed from `change_at` on."""
-    rng = np.random.default_rng([seed, LAWS.index(law)])
+    rng = np.random.default_rng([seed, ALL_LAWS.index(law)])
     z = rng.standard_normal((events, 20))
     if law == "sessions":
         z = np.sqrt(1 - _SHARED) * z + np.sqrt(_SHARED) * _of_sessions(rng, events)
-    elif law == "diurnal":
-        z[:, _SEASONAL] += _SWING * np.sin(2 * np.pi * (first + np.arange(events)) / PER_DAY)[:, None]
+    elif law in ("diurnal", "weekly"):
+        day = (first + np.arange(events)) / per_day
+        z[:, _SEASONAL] += _SWING * np.sin(2 * np.pi * day)[:, None]
+        if law == "weekly":
+            z[:, _SEASONAL] += _SWING * (day % 7 >= 5)[:, None]
     late = np.arange(events) >= change_at
     _move(z, late, drift)
     table = _columns(z, rng)
@@ -63,10 +72,10 @@ def drawn(law: Law, seed: int, events: int, drift: str = "none", change_at: int 
     return table
 
 
-def batches(table: Table) -> Iterator[Batch]:
+def batches(table: Table, per_day: int = PER_DAY) -> Iterator[Batch]:
     """The events of a table in batches of 1,024."""
     for start in range(0, len(table.score), CUT):
-        yield batch(table.rows(np.arange(start, min(start + CUT, len(table.score)))), start)
+        yield batch(table.rows(np.arange(start, min(start + CUT, len(table.score)))), start, per_day)
 
 
 def reference(law: Law, seed: int, rows: int) -> Reference:
@@ -76,15 +85,22 @@ def reference(law: Law, seed: int, rows: int) -> Reference:
     return Reference(batch(day.rows(chosen), 0), "file", f"{law}-{seed}-{rows}")
 
 
+def days_before(law: Law, seed: int, rows: int, per_day: int) -> Reference:
+    """The `rows` events before number 0, in order."""
+    before = drawn(law, seed + 1_000_000, rows, first=-rows, per_day=per_day)
+    return Reference(batch(before, -rows, per_day), "file", f"{law}-{seed}-{rows}-ordered", ordered=True)
+
+
 @dataclass
 class Watch:
     """A detector with its account."""
 
     reference: Reference
     budget: float = 1.0
+    per_day: int = PER_DAY
 
     def __post_init__(self) -> None:
-        self.context = Context("model:/simulated", self.reference, PER_DAY)
+        self.context = Context("model:/simulated", self.reference, self.per_day)
         self.detector = PredictiveDrift(self.context, Params())
         self.account = SumAccount(self.budget, MONTH)
         d = self.detector
@@ -111,7 +127,7 @@ def rate_interval(found: int, events: int) -> tuple[float, float]:
     return float(low) * 1e5 / events, float(chi2.ppf(0.975, 2 * found + 2)) / 2 * 1e5 / events
 
 
-def batch(table: Table, start: int) -> Batch:
+def batch(table: Table, start: int, per_day: int = PER_DAY) -> Batch:
     """One batch whose first event has number `start`."""
     n = len(table.score)
     missing = np.isnan(table.numeric)
@@ -120,7 +136,7 @@ def batch(table: Table, start: int) -> Batch:
     return Batch(
         subject="model:/simulated",
         start=start,
-        time=START + (start + np.arange(n)) * 86_400 / PER_DAY,
+        time=START + (start + np.arange(n)) * 86_400 / per_day,
         identity=Identity(("simulated",), none, zero, start + np.arange(n), zero),
         client=none,
         clients=("c_1",),

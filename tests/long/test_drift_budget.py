@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -38,6 +40,29 @@ def delay(law: Law, drift: str, rows: int, seed: int) -> int | None:
     return None
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """References that are the days before, and what comes then: `per_day` events a day, changes after `seen`."""
+
+    per_day: int
+    seen: int
+
+    def false_incidents(self, law: Law, budget: float, rows: int, seed: int, events: int = EVENTS) -> int:
+        """As above."""
+        watch = Watch(simulated.days_before(law, seed, rows, self.per_day), budget, self.per_day)
+        stream = simulated.batches(simulated.drawn(law, seed, events, per_day=self.per_day), self.per_day)
+        return simulated.incidents([alarm.position for alarm in watch.alarms(stream)])
+
+    def delay(self, law: Law, drift: str, rows: int, seed: int) -> int | None:
+        """As above."""
+        change = self.seen + seed % 25
+        watch = Watch(simulated.days_before(law, seed, rows, self.per_day), per_day=self.per_day)
+        table = simulated.drawn(law, seed, change + AFTER, drift, change, per_day=self.per_day)
+        for alarm in watch.alarms(simulated.batches(table, self.per_day)):
+            return alarm.position + 1 - change if alarm.position >= change else None
+        return None
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("rows", [500, 5_000])
@@ -54,6 +79,15 @@ def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("law", "per_day", "rows"), [("diurnal", 10_000, 40_000), ("weekly", 3_000, 42_000)])
+def test_a_season_that_the_reference_shows_neither_alarms_nor_hides_a_change(law: Law, per_day: int, rows: int) -> None:
+    days = Ordered(per_day, 2_000)
+    assert sum(days.false_incidents(law, 1.0, rows, seed, 50_000) for seed in range(2)) == 0
+    found = [days.delay(law, "mean.5", rows, seed) for seed in range(3)]
+    assert sorted(AFTER if d is None else d for d in found)[1] <= 300
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("length", [10_000, 100_000, 1_000_000])
 def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     table = simulated.drawn("iid", 1, SEEN + length // 2)
@@ -63,20 +97,23 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     assert alarm is not None and alarm.position > SEEN
 
 
-def _null(law: Law, budget: float, rows: int, seeds: range, each: int) -> None:
-    found = [false_incidents(law, budget, rows, seed, each) for seed in seeds]
+def _null(law: Law, budget: float, rows: int, seeds: range, each: int, ordered: Ordered | None) -> None:
+    of_one = false_incidents if ordered is None else ordered.false_incidents
+    per_day = simulated.PER_DAY if ordered is None else ordered.per_day
+    found = [of_one(law, budget, rows, seed, each) for seed in seeds]
     events = each * len(seeds)
     low, high = simulated.rate_interval(sum(found), events)
     print(
         f"| {law} | {budget:g} | {rows:,} | {sum(found)} in {events / 1e6:g}M "
-        f"| {sum(found) * 1e5 / events:.3f} ({low:.3f}-{high:.3f}) | {budget / 30:.3f} |",
+        f"| {sum(found) * 1e5 / events:.3f} ({low:.3f}-{high:.3f}) | {budget * 1e5 / 30 / per_day:.3f} |",
         flush=True,
     )
 
 
-def _delays(law: Law, rows: int, seeds: range) -> None:
-    for drift in DRIFTS:
-        found = [delay(law, drift, rows, seed) for seed in seeds]
+def _delays(law: Law, rows: int, seeds: range, ordered: Ordered | None, drifts: Sequence[str]) -> None:
+    of_one = delay if ordered is None else ordered.delay
+    for drift in drifts:
+        found = [of_one(law, drift, rows, seed) for seed in seeds]
         times = np.array([d for d in found if d is not None])
         told = (
             f"{np.median(times):.0f} | {np.quantile(times, 0.9):.0f} | {times.mean():.0f}"
@@ -90,17 +127,21 @@ def main() -> None:
     """One cell or row from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["null", "delay"])
-    parser.add_argument("law", choices=LAWS)
+    parser.add_argument("law", choices=simulated.ALL_LAWS)
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--events", type=int, default=EVENTS, help="of each stream without drift")
     parser.add_argument("--seeds", default="0:20", help="FIRST:LAST, the last excluded")
+    parser.add_argument("--days-before", type=int, metavar="EVENTS", help="a day; the reference is what came before")
+    parser.add_argument("--seen", type=int, default=SEEN, help="live events before a change, with --days-before")
+    parser.add_argument("--drifts", default=",".join(DRIFTS))
     given = parser.parse_args()
+    ordered = None if given.days_before is None else Ordered(given.days_before, given.seen)
     seeds = range(*(int(x) for x in given.seeds.split(":")))
     if given.what == "null":
-        _null(given.law, given.budget, given.rows, seeds, given.events)
+        _null(given.law, given.budget, given.rows, seeds, given.events, ordered)
     else:
-        _delays(given.law, given.rows, seeds)
+        _delays(given.law, given.rows, seeds, ordered, given.drifts.split(","))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 
 from detectors.base import Context, Verdict, Views
 from detectors.drift.design_effect import DesignEffect
-from detectors.drift.predictive import Params, PredictiveDrift
+from detectors.drift.params import Params
+from detectors.drift.predictive import PredictiveDrift
 from detectors.drift.target import target
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType

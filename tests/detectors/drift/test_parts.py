@@ -87,7 +87,7 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     """Rate ~ Gamma(a, b), count of a block | rate Poisson: E[E] = 1 exactly where v = 1."""
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 30.0, 3_000.0
-    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
+    odds = bets.odds(null, bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts)))
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
@@ -104,7 +104,7 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     rows = streams.reference(1).rows
     index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
     sums, _, counts = compiled.block_sums(index)
-    prices = bets.prices(noise, 0.0, np.ones(compiled.counts))
+    prices = bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts))
     odds = bets.odds(null, prices)
     log_e = log_e_values(odds.line, np.hstack([bets.look(odds, sums, counts)[0], counts]))
     pairs = compiled.sums - compiled.linear
@@ -123,7 +123,7 @@ def _on_counts(bets: ChangeBets, compiled: Target) -> Bool:
 def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     bets, null, noise = ChangeBets(compiled), Null(compiled, 4_000.0), DesignEffect(compiled, 0.0)
     null.k[:], null.b[:] = 1.0, 60.0
-    odds = bets.odds(null, bets.prices(noise, 0.0, np.ones(compiled.counts)))
+    odds = bets.odds(null, bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
     slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:])
     assert (slope == 0).all() and (base == 0).all()
@@ -157,8 +157,8 @@ def test_memory_follows_the_daily_volume() -> None:
 
 
 def test_a_swing_slips_past_a_long_memory_only() -> None:
-    assert slipping_swing(0.3, 4_000, 1e5) == 0.0
-    assert slipping_swing(0.3, 1_000, 1_000) == pytest.approx(0.3, abs=0.08)
+    assert slipping_swing(np.array([0.3]), 4_000, 1e5) == 0.0
+    assert slipping_swing(np.array([0.3]), 1_000, 1_000) == pytest.approx(0.3, abs=0.08)
 
 
 def test_the_best_split_is_where_the_change_began() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from detectors.account import SumAccount
 from detectors.base import Alarm, Batch, Cell, Context, Evidence, Explanation, Latch, Page, StateError, Verdict, Views
-from detectors.drift.predictive import Params, PredictiveDrift
+from detectors.drift.params import Params
+from detectors.drift.predictive import PredictiveDrift
 from tests.detectors import streams
 from tests.detectors.streams import SCORE
 

@@ -27,14 +27,17 @@ def seen(compiled: Target, bets: TargetBets, sums: F64, counts: F64) -> F64:
 
 
 def test_weights_sum_to_one_and_pairs_have_none(compiled: Target) -> None:
-    bets = TargetBets(compiled, 0.3)
+    bets = TargetBets(compiled, np.full(len(compiled.scores), 0.3), np.zeros(len(compiled.scores)))
     assert bets.weight.sum() == pytest.approx(1.0) and (bets.weight > 0).all()
     families = {compiled.scores[i].family for i in bets.stream.tolist()}
     assert families == {"loc", "scale", "cat", "rare", "new", "missing", "range", "type"}
 
 
 def test_bets_lose_while_traffic_is_like_the_target_and_win_outside_the_tolerance(compiled: Target) -> None:
-    bets, noise = TargetBets(compiled, 0.3), DesignEffect(compiled, 0.0)
+    bets, noise = (
+        TargetBets(compiled, np.full(len(compiled.scores), 0.3), np.zeros(len(compiled.scores))),
+        DesignEffect(compiled, 0.0),
+    )
     line = bets.line(noise, None)
     rng = np.random.default_rng(1)
     rows = streams.reference(1).rows
@@ -50,7 +53,10 @@ def test_bets_lose_while_traffic_is_like_the_target_and_win_outside_the_toleranc
 
 
 def test_four_blocks_together_are_the_product_of_each(compiled: Target) -> None:
-    bets, noise = TargetBets(compiled, 0.3), DesignEffect(compiled, 0.0)
+    bets, noise = (
+        TargetBets(compiled, np.full(len(compiled.scores), 0.3), np.zeros(len(compiled.scores))),
+        DesignEffect(compiled, 0.0),
+    )
     line = bets.line(noise, None)
     index = compiled.binning.index(streams.join(streams.clean(3, 4 * BLOCK)))
     sums, _, counts = compiled.block_sums(index)
@@ -59,7 +65,10 @@ def test_four_blocks_together_are_the_product_of_each(compiled: Target) -> None:
 
 
 def test_what_the_first_days_have_shown_is_tolerated(compiled: Target) -> None:
-    bets, noise = TargetBets(compiled, 0.3), DesignEffect(compiled, 0.0)
+    bets, noise = (
+        TargetBets(compiled, np.full(len(compiled.scores), 0.3), np.zeros(len(compiled.scores))),
+        DesignEffect(compiled, 0.0),
+    )
     usual = np.zeros(len(bets.sums))
     usual[0] = 0.4
     first = bets.stream == bets.sums[0]

@@ -90,6 +90,10 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     drift = next(d for d in budget["detectors"] if d["detector"] == "predictive_drift")
     assert drift["streams"]["feature_drift"] > 0 and drift["streams"]["prediction_drift"] > 0
     paging = {d["detector"]: d for d in found["detectors"]}
+    assert "not learnt" in found["learnt"]["season"]["told"]
+    least = {one["change"]: one for one in found["learnt"]["smallest_changes"]}
+    assert least["mean"]["unit"] == "sd" and least["mean"]["value"] > 0.3
+    assert "4,000 more events" in found["learnt"]["sensitivity_reduced"]
     assert paging["predictive_drift"]["can_page"] == "partly" and "7 so far" in paging["predictive_drift"]["reason"]
     assert paging["field_rule"]["can_page"] == "yes" and paging["field_rule"]["runs"]
     filled.config.write_text(filled.config.read_text() + "detectors: {field_rule: {enabled: false}}\n")
@@ -99,6 +103,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
     assert "version 1" in text and "Waiting for approval: version 2" in text
     assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
+    assert "Season: not learnt" in text and "Smallest lasting changes that page" in text
 
 
 def test_a_model_without_a_reference_is_calibrating_in_plain_words(filled: Place) -> None:
