@@ -3,8 +3,9 @@
 12 numeric inputs of various laws, 8 categories of 2 to 200 values, a score and a class that depend on them; 100,000
 events a day unless told. `iid`: independent events. `sessions`: 20 sessions at a time, each 20 events long, 30 % of the
 variance shared within a session. `diurnal`: a daily sine of 0.3 σ on nine inputs. `weekly`: these are 0.3 σ higher on
-weekends besides. References are rows drawn from a stretch of the same law (a whole day where there is a season), in no
-order, or the days before in order.
+weekends besides. `wander`: the means of six inputs wander (Ornstein-Uhlenbeck, 0.1 σ, 20,000 events): the budget makes
+no promise there. References are rows drawn from a stretch of the same law (a whole day where there is a season or a
+wander), in no order, or the days before in order.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from detectors.drift.params import Params
 from detectors.drift.predictive import PredictiveDrift
 from detectors.reference import Reference
 
-Law = Literal["iid", "sessions", "diurnal", "weekly"]
-LAWS: tuple[Law, ...] = ("iid", "sessions", "diurnal")
+Law = Literal["iid", "sessions", "diurnal", "weekly", "wander"]
+LAWS: tuple[Law, ...] = ("iid", "sessions", "diurnal", "wander")
 ALL_LAWS: tuple[Law, ...] = (*LAWS, "weekly")
 DRIFTS = ("mean.25", "mean.5", "scale1.5", "cat10pp", "new5", "missing5", "corr.6", "prior10")
 PER_DAY = 100_000
@@ -34,7 +35,7 @@ START = 1_767_571_200.0
 """A Monday."""
 CARDINALITY = (2, 3, 5, 8, 12, 20, 50, 200)
 NUMERIC, CATEGORY = tuple(f"n{i}" for i in range(12)), tuple(f"c{i}" for i in range(8))
-_SHARED, _BURST, _AT_ONCE, _SWING = 0.3, 20, 20, 0.3
+_SHARED, _BURST, _AT_ONCE, _SWING, _SLOW = 0.3, 20, 20, 0.3, 20_000
 _SEASONAL = (*range(6), 12, 13, 14)
 _FIRST_CATEGORY = np.array([0.7, 0.3])
 
@@ -56,7 +57,7 @@ def drawn(
     law: Law, seed: int, events: int, drift: str = "none", change_at: int = 0, first: int = 0, per_day: int = PER_DAY
 ) -> Table:
     """`events` events from number `first` of the day on, changed from `change_at` on."""
-    rng = np.random.default_rng([seed, ALL_LAWS.index(law)])
+    rng = np.random.default_rng([seed, min(ALL_LAWS.index(law), 3)])
     z = rng.standard_normal((events, 20))
     if law == "sessions":
         z = np.sqrt(1 - _SHARED) * z + np.sqrt(_SHARED) * _of_sessions(rng, events)
@@ -65,6 +66,8 @@ def drawn(
         z[:, _SEASONAL] += _SWING * np.sin(2 * np.pi * day)[:, None]
         if law == "weekly":
             z[:, _SEASONAL] += _SWING * (day % 7 >= 5)[:, None]
+    elif law == "wander":
+        z[:, :6] += _wander(rng, events)
     late = np.arange(events) >= change_at
     _move(z, late, drift)
     table = _columns(z, rng)
@@ -80,7 +83,7 @@ def batches(table: Table, per_day: int = PER_DAY) -> Iterator[Batch]:
 
 def reference(law: Law, seed: int, rows: int) -> Reference:
     """`rows` rows drawn without order from a day of the law."""
-    day = drawn(law, seed + 1_000_000, PER_DAY if law == "diurnal" else 4 * rows)
+    day = drawn(law, seed + 1_000_000, max(PER_DAY, rows) if law in ("diurnal", "wander") else 4 * rows)
     chosen = np.random.default_rng(seed).permutation(len(day.score))[:rows]
     return Reference(batch(day.rows(chosen), 0), "file", f"{law}-{seed}-{rows}")
 
@@ -164,6 +167,15 @@ def _of_sessions(rng: np.random.Generator, events: int) -> F64:
         each = rng.standard_normal((len(own) // _BURST + 1, 20))
         shared[own] = each[np.arange(len(own)) // _BURST]
     return shared
+
+
+def _wander(rng: np.random.Generator, events: int) -> F64:
+    """Six paths in steps of 100 events."""
+    keep = np.exp(-100 / _SLOW)
+    paths = 0.1 * rng.standard_normal((events // 100 + 1, 6))
+    for i in range(1, len(paths)):
+        paths[i] = keep * paths[i - 1] + np.sqrt(1 - keep**2) * paths[i]
+    return np.asarray(np.repeat(paths, 100, axis=0)[:events], np.float64)
 
 
 def _move(z: F64, late: np.ndarray, drift: str) -> None:
