@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alerts.attribution import SECOND_STAGE
 from alerts.incidents import Incident
 from detectors.account import SumAccount
 from detectors.base import (
@@ -133,10 +134,10 @@ class Panel:
         self._hash = _hash([r.params_hash for r in shared])
         per_client = [r for r in self._runners if r.detector.account == "attack"]
         budget = self._settings.attack_budget * _MONTH / self._settings.per
+        moves = self._settings.detectors.get(SECOND_STAGE, {}).get("enabled", True)
+        second = SecondStage(self.context) if per_client and moves else None
         self.suspicion = (
-            Suspicion([r.detector for r in per_client], budget, self._settings.services, SecondStage(self.context))
-            if per_client
-            else None
+            Suspicion([r.detector for r in per_client], budget, self._settings.services, second) if per_client else None
         )
         self._attack_hash = _hash([r.detector.name for r in per_client])
         self._latches: dict[str, str] = {}
