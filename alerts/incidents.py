@@ -14,16 +14,14 @@ from typing import Literal
 
 from alerts.taxonomy import taxonomy_of
 from alerts.why import sentence
-from detectors.base import Finding, Measure, Severity
+from detectors.base import JOINS, Finding, Measure, Severity
 
 Status = Literal["open", "acknowledged", "silenced", "resolved"]
 SAME_CAUSE_EVENTS = 1_000
 MAX_MEASURES = 64
 """Stored measures per incident: a storm of alarms of one cause must not grow a row without bound."""
 SUPERSEDES = "supersedes"
-"""Key of `Finding.detail`: the cause whose incident this finding's incident takes over."""
-JOINS = "joins"
-"""Key of `Finding.detail`: the cause whose incident this finding feeds, if it is live; its own holds it open too."""
+"""Key of `Finding.detail`: causes, a line each, whose incidents this finding's incident takes over."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -178,10 +176,11 @@ class IncidentBook:
                 return self.resolve(incident.id, finding.time, "recovered")
         return None
 
-    def _supersede(self, cause: str, by: Incident, at: float) -> None:
-        """What was known under `cause` is now told by another incident: it closes with a link."""
+    def _supersede(self, causes: str, by: Incident, at: float) -> None:
+        """What was known under these causes is now told by another incident: it closes with a link."""
+        over = set(causes.split("\n"))
         for incident in self.open():
-            if incident.subject == by.subject and incident.id != by.id and cause in incident.held_by:
+            if incident.subject == by.subject and incident.id != by.id and not over.isdisjoint(incident.held_by):
                 self.resolve(incident.id, at, f"superseded by {by.id}")
 
     def _opened(self, sighting: Sighting) -> Incident:
@@ -257,7 +256,7 @@ def _merged(incident: Incident, finding: Finding) -> tuple[Measure, ...]:
 def _is_same_cause(incident: Incident, finding: Finding) -> bool:
     if finding.cause and finding.cause in incident.held_by:
         return True
-    if JOINS in finding.detail and finding.detail[JOINS] in incident.held_by:
+    if JOINS in finding.detail and not set(finding.detail[JOINS].split("\n")).isdisjoint(incident.held_by):
         return True
     if finding.position - incident.last_position > SAME_CAUSE_EVENTS:
         return False

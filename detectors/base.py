@@ -366,6 +366,10 @@ class SubjectRef:
     id: str
 
 
+JOINS = "joins"
+"""Key of `Finding.detail`: causes, a line each; the finding feeds a live incident of one of them, if there is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something an operator should know of. `action` "open" starts or feeds an incident, "recover" ends one.
@@ -526,6 +530,14 @@ class Detector(ABC):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """The numbers of the why for these streams at the last alarm. Only detectors with streams are asked."""
         raise NotImplementedError(f"{self.name} has no streams to explain")
+
+    @property
+    def bytes(self) -> int:
+        """Memory of what it keeps of single clients and their queries, about."""
+        return 0
+
+    def shrink(self, excess: int) -> None:  # noqa: B027  (most keep nothing of single clients)
+        """Give up about `excess` bytes of that, of the clients that matter least; less where that is not possible."""
 
     def figures(self) -> Mapping[str, float]:
         """Numbers for the metrics, by name. They are shown and decide nothing."""

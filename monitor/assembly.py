@@ -8,6 +8,7 @@ from datetime import timedelta
 from math import prod
 from pathlib import Path
 
+from alerts.attribution import SECOND_STAGE
 from detectors.base import registry
 from detectors.traffic.subject import NAME as TRAFFIC
 from detectors.traffic.subject import TrafficSettings
@@ -147,7 +148,7 @@ def registry_checks(config: Config) -> Iterable[KeyProblem]:
     """What only the registries know: names of detectors and their parameters, names of formats."""
     known = registry()
     for name, params in config.detectors.items():
-        if name == TRAFFIC:
+        if name in (TRAFFIC, SECOND_STAGE):
             for unknown in sorted(params.keys() - {"enabled"}):
                 yield KeyProblem(("detectors", name, unknown), "It has no such parameter.", "Only `enabled` is known.")
             continue

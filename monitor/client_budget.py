@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from detectors.client_account import ClientAccount
 from detectors.moves.second_stage import SecondStage
-from detectors.queries.query_log import QueryLog
 from monitor.clients import ClientLedger
 from monitor.suspicion import Suspicion
 
@@ -30,8 +29,11 @@ class Panel(Protocol):
     suspicion: Suspicion | None
 
     @property
-    def query_log(self) -> QueryLog | None:
-        """Its recent queries."""
+    def client_bytes(self) -> int:
+        """Memory of it all."""
+
+    def shrink(self, excess: int) -> int:
+        """Let its detectors give up that many bytes; those that were freed."""
 
 
 class Model(Protocol):
@@ -66,10 +68,7 @@ class ClientBudget:
 
 def held_by(model: Model) -> int:
     """Bytes of client state that a model holds, as far as they can be told without walking through all of it."""
-    log = None if model.panel is None else model.panel.query_log
-    suspicion = None if model.panel is None else model.panel.suspicion
-    total = model.clients.bytes + (0 if log is None else log.bytes)
-    return total + (0 if suspicion is None else suspicion.bytes)
+    return model.clients.bytes + (0 if model.panel is None else model.panel.client_bytes)
 
 
 def _shrink(model: Model, excess: int) -> None:
@@ -82,6 +81,8 @@ def _shrink(model: Model, excess: int) -> None:
         before = model.clients.bytes
         model.clients.summarise(max(HEAVY, _left(len(model.clients), before, excess)), kept)
         excess -= before - model.clients.bytes
+    if excess > 0 and model.panel is not None:
+        excess -= model.panel.shrink(excess)
     if excess > 0 and suspicion is not None and suspicion.second is not None:
         _let_go(suspicion.second, excess, suspicion.suspects)
 

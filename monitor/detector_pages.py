@@ -10,11 +10,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from alerts.attribution import MOVE_WORDS, SECOND_STAGE, attack_of_move
 from detectors.base import Detector, registry
+from detectors.moves import second_stage
 from detectors.traffic import subject as traffic
 
 NOTE: Final = "<!-- written by `python -m monitor.docs_pages`: change the source, not this page -->\n"
 _TRAFFIC_INPUTS: Final = "access topics, predictions of models, metric series"
+_MOVES_INPUTS: Final = "client, features, reference; a test of queries that suspects"
 _SCOPES: Final = {
     "model": "the model as a whole",
     "client": "each client by itself",
@@ -28,6 +31,7 @@ def detector_pages() -> dict[str, str]:
     detectors = registry()
     pages = {f"{name}.md": _page(detector) for name, detector in detectors.items()}
     pages[f"{traffic.NAME}.md"] = _traffic_page()
+    pages[f"{SECOND_STAGE}.md"] = _moves_page()
     pages["README.md"] = _index(detectors)
     return pages
 
@@ -38,8 +42,9 @@ def raises(detector: type[Detector]) -> tuple[str, ...]:
 
 
 def kinds_of() -> dict[str, tuple[str, ...]]:
-    """Kinds of incident by detector, `traffic` included."""
+    """Kinds of incident by detector, the second stage of attack detection and `traffic` included."""
     found = {name: raises(detector) for name, detector in registry().items()}
+    found[SECOND_STAGE] = tuple(dict.fromkeys(attack_of_move(move) for move in MOVE_WORDS))
     return found | {traffic.NAME: tuple(dict.fromkeys(traffic.KINDS.values()))}
 
 
@@ -145,10 +150,33 @@ def _traffic_page() -> str:
     )
 
 
+def _moves_page() -> str:
+    facts = [
+        ("needs", _MOVES_INPUTS),
+        ("looks at", "each client by itself, and clients that act alike"),
+        ("budget", "`budget.attack`: it names at a hundredth of the evidence at which the tests of queries suspect"),
+        ("raises", _links(kinds_of()[SECOND_STAGE])),
+        ("source", "`detectors/moves/second_stage.py`"),
+    ]
+    rows = [(f"`{move}`", words, _links([attack_of_move(move)])) for move, words in MOVE_WORDS.items()]
+    return "\n".join(
+        [
+            f"# {SECOND_STAGE}\n{NOTE}",
+            _markdown(second_stage.__doc__ or "") + "\n\nHow it works, and what it cannot tell: `docs/attacks.md`.\n",
+            _table(("", ""), facts),
+            "## Evidence\n" + _table(("name", "what the queries do", "kind"), rows),
+            f"## Parameters\n`detectors.{SECOND_STAGE}.enabled: false` turns it off. The tests of queries then name by "
+            "themselves whom they suspect: sooner, and with many honest look-alikes (`docs/measured.md`).\n",
+        ]
+    )
+
+
 def _index(detectors: Mapping[str, type[Detector]]) -> str:
     every = kinds_of()
-    needs = {name: ", ".join(sorted(d.inputs)) for name, d in detectors.items()} | {traffic.NAME: _TRAFFIC_INPUTS}
-    firsts = {name: _first_line(d) for name, d in detectors.items()} | {traffic.NAME: _first(traffic.__doc__ or "")}
+    needs = {name: ", ".join(sorted(d.inputs)) for name, d in detectors.items()}
+    needs |= {traffic.NAME: _TRAFFIC_INPUTS, SECOND_STAGE: _MOVES_INPUTS}
+    firsts = {name: _first_line(d) for name, d in detectors.items()}
+    firsts |= {traffic.NAME: _first(traffic.__doc__ or ""), SECOND_STAGE: _first(second_stage.__doc__ or "")}
     rows = [
         (f"[{name}]({name}.md)", firsts[name], needs[name], _links(every[name]) or "nothing itself")
         for name in sorted(every)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alerts.attribution import SECOND_STAGE
 from alerts.incidents import Incident
 from detectors.account import SumAccount
 from detectors.base import (
@@ -135,10 +136,10 @@ class Panel:
         self._hash = _hash([r.params_hash for r in shared])
         per_client = [r for r in self._runners if r.detector.account == "attack"]
         budget = self._settings.attack_budget * _MONTH / self._settings.per
+        moves = self._settings.detectors.get(SECOND_STAGE, {}).get("enabled", True)
+        second = SecondStage(self.context) if per_client and moves else None
         self.suspicion = (
-            Suspicion([r.detector for r in per_client], budget, self._settings.services, SecondStage(self.context))
-            if per_client
-            else None
+            Suspicion([r.detector for r in per_client], budget, self._settings.services, second) if per_client else None
         )
         self._attack_hash = _hash([r.detector.name for r in per_client])
         self._latches: dict[str, str] = {}
@@ -149,16 +150,26 @@ class Panel:
     @property
     def attack_state(self) -> str:
         """Whether clients are judged: off, calibrating (traffic is still taken as honest) or watching."""
-        log = self.query_log
+        running = [r.detector for r in self._runners if r.failure is None]
+        log = next((d for d in running if isinstance(d, QueryLog)), None)
         if self.suspicion is None or log is None:
             return "off"
         return "calibrating" if log.calibrating else "watching"
 
     @property
-    def query_log(self) -> QueryLog | None:
-        """What the model was asked lately; None where nothing looks at it."""
-        running = [r.detector for r in self._runners if r.failure is None]
-        return next((d for d in running if isinstance(d, QueryLog)), None)
+    def client_bytes(self) -> int:
+        """Memory of clients and their queries, about."""
+        own = sum(r.detector.bytes for r in self._runners)
+        return own + (0 if self.suspicion is None else self.suspicion.bytes)
+
+    def shrink(self, excess: int) -> int:
+        """Let detectors give up memory of small clients; the bytes that were freed."""
+        before = self.client_bytes
+        for runner in self._runners:
+            left = excess - before + self.client_bytes
+            if left > 0:
+                runner.detector.shrink(left)
+        return before - self.client_bytes
 
     @property
     def running(self) -> list[str]:

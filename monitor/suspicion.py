@@ -27,10 +27,11 @@ from alerts.attribution import (
     attack_of,
     attack_of_move,
 )
-from alerts.incidents import JOINS, SUPERSEDES
+from alerts.incidents import SUPERSEDES
 from alerts.why import QUERIES
 from detectors.base import (
     F64,
+    JOINS,
     Batch,
     ClientEvidence,
     Detector,
@@ -44,6 +45,7 @@ from detectors.base import (
 )
 from detectors.client_account import ClientAccount
 from detectors.moves.second_stage import Naming, SecondStage
+from detectors.queries.query_budget import budget_cause
 from monitor.printable import whereabouts
 
 QUIET = 86_400.0
@@ -308,7 +310,10 @@ class Suspicion:
         if kind not in named.kinds:
             if UNUSUAL in named.kinds:
                 named.kinds.remove(UNUSUAL)
-                detail[SUPERSEDES] = _cause(client, UNUSUAL)
+            if kind == UNUSUAL:
+                detail[JOINS] = budget_cause(client)
+            else:
+                detail[SUPERSEDES] = f"{_cause(client, UNUSUAL)}\n{budget_cause(client)}"
             named.kinds.append(kind)
         named.kind = kind
         if kind != UNUSUAL and self._second is not None:

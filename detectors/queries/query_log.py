@@ -120,7 +120,7 @@ class QueryLog(Detector):
     @property
     def bytes(self) -> int:
         """What the queries held take in memory, about."""
-        return self._ring.bytes + self._seen.bytes
+        return self._ring.bytes + 2 * 8 * SEEN
 
     @property
     def calibrating(self) -> bool:
@@ -190,7 +190,6 @@ class _Ring:
 
     @property
     def bytes(self) -> int:
-        """Points, owners, and a name each while it learns."""
         return self._points.nbytes + self._owner.nbytes + 80 * len(self._names)
 
     def learn(self, points: F32, clients: Sequence[str]) -> None:
@@ -326,10 +325,6 @@ class _Seen:
         self._taken = 0
         self._sorted: U64 = np.zeros(0, np.uint64)
         self._dirty: set[int] = set()
-
-    @property
-    def bytes(self) -> int:
-        return self._hashes.nbytes + self._sorted.nbytes
 
     def take(self, hashes: U64) -> I64:
         """Indices (ascending) of those not seen before, which are remembered."""

@@ -181,6 +181,18 @@ def _known(event: Event, i: int) -> Event:
     return event
 
 
+def _in_turn(n: int, seed: int) -> list[Event]:
+    """Honest events of clients that ask equally much."""
+    events = credit(n, seed)
+    for i, event in enumerate(events):
+        event.client = f"c_{i % 30}"
+    return events
+
+
+def _as_it_is(event: Event, i: int) -> Event:
+    return event
+
+
 _POOL, _ROWS = linked(1_000, 5), credit(ROWS, 1)
 
 
@@ -201,6 +213,7 @@ CASES: dict[str, Case] = {
     "near_duplicate_queries": _query_case(_small_steps),
     "independent_queries": _query_case(_drawn_apart, linked),
     "training_row_queries": _query_case(_known),
+    "query_budget": _query_case(_as_it_is, _in_turn),
     "predictive_drift": _case(_richer),
     "segment_drift": dataclasses.replace(
         _case(_richer_in_europe), segments=("region",), subject=("segment", "region=EU")

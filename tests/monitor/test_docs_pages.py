@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alerts.attribution import WORDS
+from alerts.attribution import SECOND_STAGE, WORDS
 from alerts.taxonomy import kinds
 from detectors.base import Context, registry
 from detectors.traffic import subject as traffic
@@ -42,7 +42,7 @@ def _same(path: Path, text: str) -> bool:
 
 
 def test_every_detector_and_every_kind_has_a_page() -> None:
-    expected = {f"detectors/{name}.md" for name in (*registry(), traffic.NAME, "README")}
+    expected = {f"detectors/{name}.md" for name in (*registry(), traffic.NAME, SECOND_STAGE, "README")}
     assert set(pages()) == expected | {f"incidents/{name}.md" for name in (*kinds(), "README")}
 
 

@@ -21,10 +21,14 @@ HONEST = 3_000
 class Watch:
     """A panel with an incident book, fed event by event as a daemon would."""
 
-    def __init__(self, **services: str) -> None:
+    def __init__(self, moves: bool = True, **services: str) -> None:
         settings = PanelSettings(
             services=services,
-            detectors={"query_log": {"calibration_queries": 2_000}, "predictive_drift": {"enabled": False}},
+            detectors={
+                "query_log": {"calibration_queries": 2_000},
+                "predictive_drift": {"enabled": False},
+                "query_moves": {"enabled": moves},
+            },
         )
         self.panel = Panel(SUBJECT, "m", reference(), settings)
         self.book = IncidentBook()
@@ -139,6 +143,11 @@ def test_without_a_second_stage_the_tests_name(monkeypatch: pytest.MonkeyPatch) 
         watch.feed(later(drawn(150, 5)))
     assert len(watch.panel.failures) == 1 and "ArithmeticError" in watch.panel.failures[0][1]
     assert [i.severity for i in watch.of("model_extraction")] == ["warning"]
+
+
+def test_switched_off_the_second_stage_leaves_naming_to_the_tests() -> None:
+    watch = Watch(moves=False).calibrated().feed(later(drawn(150, 5)))
+    assert [i.severity for i in watch.of("model_extraction")] == ["warning"] and not watch.of("unusual_client")
 
 
 def _empty() -> Batch:
