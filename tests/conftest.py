@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.components.alertmanager import Alertmanager
 from tests.components.kafka import KafkaBroker
@@ -15,6 +16,10 @@ from tests.components.need import MissingComponent, give_up
 from tests.components.postgres import Postgres
 from tests.components.process import Component
 from tests.components.prometheus import Prometheus, Promtool
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("modelwarden", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("modelwarden")
 
 C = TypeVar("C")
 
