@@ -18,10 +18,10 @@ CRASHES = ["before_commit:1", "after_pages:1", "before_transaction_end:1", "afte
 
 CASES = [
     ("sqlite", 1, "kafka-python"),
-    ("sqlite", 3, "kafka-python"),
     ("postgresql", 3, "kafka-python"),
     ("sqlite", 1, "confluent-kafka"),
     pytest.param("postgresql", 1, "kafka-python", marks=pytest.mark.long),
+    pytest.param("sqlite", 3, "kafka-python", marks=pytest.mark.long),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,7 +159,12 @@ def process() -> Iterator[Any]:
         environment = {**os.environ, "PYTHONPATH": root, **options.pop("env", {})}
         command = [sys.executable, "-m", "monitor.cli", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
-        child = subprocess.Popen(command, text=True, env=environment, **pipes)
+        # A process begun in the background of a script ignores interrupts, and its children would, too.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            child = subprocess.Popen(command, text=True, env=environment, **pipes)
+        finally:
+            signal.signal(signal.SIGINT, before)
         started.append(child)
         return child
 
