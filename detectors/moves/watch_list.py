@@ -16,7 +16,7 @@ import numpy as np
 from detectors.base import F64, I64, Batch, Bool, Page
 from detectors.moves.asked import Asked
 from detectors.moves.campaigns import Snapshot
-from detectors.moves.honest import Honest, queries_of
+from detectors.moves.honest import Honest
 from detectors.moves.recent_queries import HELD, RecentQueries
 from detectors.moves.scale import Scale
 from detectors.moves.trail import Trail
@@ -176,8 +176,9 @@ class WatchList:
             if watched is None:
                 begin = max(0, stir - REFILL)
                 since = self._recent.taken + int(at[stir]) - HELD
-                watched = self._watch(name, int(asked.owner[stir]), since, REFILL - (stir - begin))
-                watched.since = float(asked.time[stir])
+                earlier = self._recent.of(int(asked.owner[stir]), max(since, 0), REFILL - (stir - begin))
+                watched = self._watch(name, float(asked.time[stir]))
+                watched.waiting = earlier if len(earlier) else None
             if not turns or turns[-1].watched is not watched:
                 turns.append(Turn(name, watched))
             if watched.waiting is not None:
@@ -188,15 +189,11 @@ class WatchList:
             begin = stir + 1
         return turns
 
-    def _watch(self, client: str, owner: int, since: int, most: int) -> Watched:
-        """A trail that begins with the client's queries among the last 4,096 before the one that stirred."""
+    def _watch(self, client: str, since: float) -> Watched:
+        """An empty trail."""
         taken = {watched.slot for watched in self._all.values()}
         slot = next(k for k in range(len(taken) + 1) if k not in taken)
-        watched = self._all[client] = Watched(Trail(self._scale, self._honest), slot)
-        earlier = self._recent.of(owner, max(since, 0), most)
-        for i, q in enumerate(queries_of(earlier, self._scale, self._honest)):
-            watched.trail.take(q, bool(earlier.honest[i]))
-            watched.beat(float(earlier.time[i]))
+        watched = self._all[client] = Watched(Trail(self._scale, self._honest), slot, since)
         return watched
 
     def bound(self) -> None:
