@@ -30,11 +30,18 @@ def while_learning(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def with_reference(panel: Panel, judged: int, stopped: Collection[str]) -> list[dict[str, Any]]:
     """Each detector of the panel. `judged` counts live events; `stopped` names detectors that an error stopped."""
+    from detectors.base import registry
+
     provisional = panel.context.reference.origin == "live"
     rows = []
     for name in panel.running:
+        raises = registry()[name].raises
         if name in stopped:
             rows.append(_row(name, False, "no", "stopped by an error; a restart tries it again", None))
+        elif raises == ():
+            rows.append(_row(name, True, "no", "raises nothing itself: other detectors build on it", None))
+        elif (raises or (registry()[name].kind,)) == ("unusual_client",):
+            rows.append(_row(name, True, "no", "tells at severity info only", None))
         elif name == "predictive_drift" and judged < ABSORBED:
             why = f"large changes only, until {ABSORBED:,} live events were seen: {judged:,} so far"
             rows.append(_row(name, True, "partly", why, None))

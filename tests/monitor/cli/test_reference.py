@@ -96,6 +96,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert "4,000 more events" in found["learnt"]["sensitivity_reduced"]
     assert paging["predictive_drift"]["can_page"] == "partly" and "7 so far" in paging["predictive_drift"]["reason"]
     assert paging["field_rule"]["can_page"] == "yes" and paging["field_rule"]["runs"]
+    assert paging["query_log"]["can_page"] == paging["query_budget"]["can_page"] == "no" and paging["query_log"]["runs"]
     filled.config.write_text(filled.config.read_text() + "detectors: {field_rule: {enabled: false}}\n")
     shown = filled.json("reference", "show", "--model", "credit-risk")["detectors"]
     rule = next(d for d in shown if d["detector"] == "field_rule")
