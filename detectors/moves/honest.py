@@ -78,7 +78,7 @@ class Honest:
             return False
         heads, margins = heads[-n:], margins[-n:]
         dependence, grain = self._usual(n, scale)
-        if scale.kept_dependence(heads) < dependence or scale.grain(heads) > 1.5 * grain + 0.05:
+        if scale.kept_dependence(heads[None])[0] < dependence or scale.grain(heads[None])[0] > 1.5 * grain + 0.05:
             return False
         return float((margins < self.low_margin).mean()) < 0.5
 
@@ -97,9 +97,9 @@ class Honest:
         """Dependence that 99 of 100 honest mixes of n queries exceed, and their mean grain; made when first asked."""
         if n not in self._kept:
             rng = np.random.default_rng(n)
-            draws = [self.sample[rng.choice(len(self.sample), n)] for _ in range(_DRAWS)]
-            kept = float(np.quantile([scale.kept_dependence(rows) for rows in draws], 0.01))
-            self._kept[n] = kept, float(np.mean([scale.grain(rows) for rows in draws[:50]]))
+            draws = self.sample[rng.choice(len(self.sample), (_DRAWS, n))]
+            kept = float(np.quantile(scale.kept_dependence(draws), 0.01))
+            self._kept[n] = kept, float(scale.grain(draws).mean())
         return self._kept[n]
 
     def _in_class(self, asked: Asked, column: int) -> F64:
