@@ -192,5 +192,3 @@ def without_effect(config: Config) -> Iterator[str]:
     for topic in config.kafka.topics if config.kafka is not None else ():
         if topic.keyed_by != "none":
             yield f"topic {topic.name}, keyed_by: has no effect in this version"
-    if config.overload != "lag":
-        yield "overload: this version always falls behind (lag)"

@@ -39,6 +39,7 @@ from monitor.state.unit import (
     PartitionCounts,
     Position,
     ReferenceRow,
+    Sampled,
     Slice,
     StatePage,
     SubjectRow,
@@ -168,6 +169,16 @@ class Pipeline:
             self.health.hear(troubles.task_failing(task, reason, failures, at), at)
         else:
             self.health.over(troubles.task_cause(task), at)
+
+    def sample(self, subject: str, one_in: int) -> None:
+        """Give statistical detectors one prediction in `one_in` of this model from the next cut on, and say so."""
+        self.watch_of(subject).sample(one_in)
+        self._unit.trail.append(Sampled(subject, one_in))
+        self.urgent = True
+        if one_in > 1:
+            self.health.hear(troubles.sampling(subject, one_in, self._now), self._now)
+        else:
+            self.health.over(troubles.sampling_cause(subject), self._now)
 
     def note(self, act: AuditRow) -> None:
         """Write an act into the audit log with the next commit."""

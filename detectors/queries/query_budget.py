@@ -183,16 +183,17 @@ class QueryBudget(Detector):
             before = int(held[k])
             if not before:
                 held[2 + k] = float(batch.time[rows[at]])
-            held[k] += n
+            held[k] += n * batch.one_in
             self._stale.add(_bucket(client))
             if self._usual is None:
                 continue
             budget = self._budget(client, k)
-            if before + n > budget:
+            if before + n * batch.one_in > budget:
                 mine = rows[batch.client[rows] == code]
                 self._over_budget(client, float(batch.time[mine[-1]]), begins=before <= budget)
                 if before <= budget:
-                    yield self._finding(batch, int(mine[budget - before]), client, k, held[2 + k])
+                    row = int(mine[(budget - before) // batch.one_in])
+                    yield self._finding(batch, row, client, k, held[2 + k])
         if len(counts) > MOST:
             self._forget(len(counts) // 2)
 
