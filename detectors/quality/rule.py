@@ -16,8 +16,6 @@ class Rule(Detector):
     """An exact rule that judges rows against a reference. Its state has changed since the last `dirty` where
     `changed` is set. ValueError without a reference."""
 
-    every_event = True
-
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
         if not isinstance(context.reference, Reference):
