@@ -25,6 +25,7 @@ from monitor.intake.pairing import DETECTOR as PAIRING
 from monitor.intake.pairing import SUBJECT, Pairing, split_stored
 from monitor.intake.reader import Intake, RecordReader
 from monitor.intake.sources.base import Loss
+from monitor.keyed import KeyedTopics
 from monitor.metrics import Metrics
 from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
@@ -74,6 +75,8 @@ class PipelineSettings:
     max_series: int = 5_000
     client_state: int = CLIENT_STATE
     """Bytes that the clients of all models may take."""
+    keyed: frozenset[str] = frozenset()
+    """Topics of which all records of a model should be in one partition."""
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -108,6 +111,7 @@ class Pipeline:
         self._model_metrics = ModelMetrics(metrics)
         self._clients = ClientBudget(settings.client_state)
         self.unwatched = Unwatched()
+        self._keyed = KeyedTopics(settings.keyed)
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
         self._reader = RecordReader(self.pairings, settings.digest_key)
@@ -133,9 +137,11 @@ class Pipeline:
         if not fresh:
             return
         rejected = rows_rejected = corrected = unknown = 0
-        intake = self.settings.intakes[topic]
+        intake, keyed = self.settings.intakes[topic], topic in self._keyed
         for record in fresh:
             events, bad, origin = self._reader.read(intake, record)
+            if keyed:
+                self._check_place(topic, partition, events)
             if bad:
                 whole = self._keep(topic, bad)
                 rejected += whole
@@ -364,6 +370,12 @@ class Pipeline:
             counter = self.metrics.rejected if letter.row < 0 else self.metrics.rows_rejected
             counter.labels(topic, letter.reason.value).inc()
         return any(letter.row < 0 for letter in letters)
+
+    def _check_place(self, topic: str, partition: int, events: Sequence[Event]) -> None:
+        """Say of models in several partitions of a topic that is keyed by model that they are."""
+        for split in self._keyed.see(topic, partition, events):
+            if not self.health.touch(troubles.split_cause(split), self._now):
+                self.health.hear(troubles.model_split(split, self._now), self._now)
 
     def _route(self, event: Event, place: tuple[str, int, int, int]) -> None:
         if not self._now:

@@ -100,7 +100,7 @@ class Session:
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
         topics = [topic.name for topic in config.need_kafka().topics]
         self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
-        self.aligner = Aligner()
+        self.aligner = Aligner(keyed=settings.keyed)
         self.overload = Overload(self.pipeline, config.overload == "sample")
         self._last_time: dict[TopicPartition, float] = {}
         """The broker's time of the last record taken."""

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from detectors.base import Measure, Severity
 from monitor.intake.sources.base import Loss
+from monitor.keyed import Split
 
 HELD: Final = "held:"
 """Begins the cause of the incident that a new version waits."""
@@ -87,6 +88,19 @@ def sampling(subject: str, one_in: int, at: float) -> Trouble:
 def sampling_cause(subject: str) -> str:
     """Cause of the trouble that a model is sampled."""
     return f"{SAMPLING}{subject}"
+
+
+def model_split(split: Split, at: float) -> Trouble:
+    """A model in several partitions of a topic that the configuration says is keyed by model."""
+    name = f"{split.tenant}/{split.model}" if split.tenant else split.model
+    where = f"topic {split.topic}: model {name}: partitions {', '.join(map(str, split.partitions))}"[:_MOST_CHARACTERS]
+    n = len(split.partitions)
+    return Trouble(split_cause(split), Measure("keyed", where, n, 1.0, "partitions", n, at, at, statistic="keyed"))
+
+
+def split_cause(split: Split) -> str:
+    """Cause of that trouble, one for a topic and model."""
+    return f"keyed:{split.topic}:{split.tenant}/{split.model}"[:_MOST_CHARACTERS]
 
 
 def version_held(subject: str, version: str, at: float) -> Trouble:
