@@ -47,7 +47,7 @@ from monitor.state.unit import (
     Tick,
 )
 from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
-from monitor.traffic_watch import TrafficDesk
+from monitor.traffic_watch import Surroundings, TrafficDesk
 from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
@@ -115,7 +115,8 @@ class Pipeline:
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
         self._reader = RecordReader(self.pairings, settings.digest_key)
-        self.traffic = TrafficDesk(self._apply, settings.traffic, settings.max_series)
+        around = Surroundings(self._apply, self.book.open, self._is_watched, self._traffic_of)
+        self.traffic = TrafficDesk(around, settings.traffic, settings.max_series, settings.max_models)
         self.health = OwnHealth(self._apply, self.book.open())
 
     # --- input ---------------------------------------------------------------------------------------------------
@@ -429,6 +430,12 @@ class Pipeline:
         watch = self.watches.get(f"model:{tenant}/{model}")
         known = self.settings.watch(model, tenant) if watch is None else watch.settings
         return known.features, known.classes
+
+    def _is_watched(self, model: str, tenant: str) -> bool:
+        return f"model:{tenant}/{model}" in self.watches
+
+    def _traffic_of(self, model: str, tenant: str) -> TrafficSettings | None:
+        return self.settings.watch(model, tenant).traffic
 
     def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
         key = (model, tenant, shadow)
