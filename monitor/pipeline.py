@@ -115,7 +115,7 @@ class Pipeline:
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
         self._reader = RecordReader(self.pairings, settings.digest_key)
-        around = Surroundings(self._apply, self.book.open, self._is_watched, self._traffic_of)
+        around = Surroundings(self._apply, self._is_watched, self._traffic_of)
         self.traffic = TrafficDesk(around, settings.traffic, settings.max_series, settings.max_models)
         self.health = OwnHealth(self._apply, self.book.open())
 

@@ -27,9 +27,11 @@ DETECTOR = f"watch.{NAME}"
 """Under this name pages are stored, also those of a model: its panel leaves them alone."""
 CUT = 1_024
 _ERROR = 400
-_SAME_CAUSE = 3_600.0
-"""Seconds within which a finding about a topic, after one of the same kind about a model of it, is no news."""
+_SAME_CAUSE = 6 * 3_600.0
+"""Seconds between two findings of one kind, about a model and its topic, within which the latter is no news."""
 _NAN = math.nan
+_KINDS = ("traffic_anomaly", "error_burst", "latency_anomaly")
+"""Kinds of incident whose last time is stored, in this order."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class TrafficWatch:
     heard: bool = False
     topic: str | None = None
     """The access topic of a model's accesses."""
+    alarmed: dict[str, float] = field(default_factory=dict)
+    """Of a model's accesses: when they last showed each kind of incident (event time)."""
 
     @property
     def queued(self) -> int:
@@ -85,6 +89,17 @@ class TrafficWatch:
             if self.clients is not None:
                 self.clients.advance(now, report)
 
+    def time_page(self) -> Page:
+        """How far time has come, and when which kind of incident was shown."""
+        alarmed = np.array([self.alarmed.get(kind, math.nan) for kind in _KINDS])
+        return {"watermark": np.array([self.watermark]), "alarmed": alarmed}
+
+    def restore_time(self, page: Page) -> None:
+        """Take what `time_page` gave."""
+        self.watermark = float(page["watermark"][0])
+        times = zip(_KINDS, page["alarmed"].tolist(), strict=True) if "alarmed" in page else ()
+        self.alarmed = {kind: at for kind, at in times if not math.isnan(at)}
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -92,7 +107,6 @@ class Surroundings:
 
     apply: Callable[[Sighting], Incident | None]
     """Takes a sighting; answers the incident it opened or fed."""
-    open_incidents: Callable[[], Sequence[Incident]]
     is_watched: Callable[[str, str], bool]
     """Whether a model, by name and tenant, is watched."""
     model_settings: Callable[[str, str], TrafficSettings | None]
@@ -171,7 +185,7 @@ class TrafficDesk:
             if watch.clients is not None:
                 pages |= watch.clients.dirty()
             if pages:
-                pages["time"] = {"watermark": np.array([watch.watermark])}
+                pages["time"] = watch.time_page()
             made += [StatePage(watch.subject, DETECTOR, "", n, STATE_VERSION, p) for n, p in pages.items()]
         return made
 
@@ -186,7 +200,7 @@ class TrafficDesk:
         try:
             if wrong:
                 raise StateError(f"stored traffic has version {wrong[0]}, this build reads version {STATE_VERSION}")
-            watch.watermark = float(pages.pop("time")["watermark"][0])
+            watch.restore_time(pages.pop("time"))
             watch.traffic.restore({name: page for name, page in pages.items() if not is_client_page(name)})
             if watch.clients is not None:
                 watch.clients.restore(pages)
@@ -259,6 +273,8 @@ class TrafficDesk:
         """A finding as it belongs with others about the same model, and the subject whose incident it is of."""
         opens = finding.action == "open" and finding.account == "traffic" and not finding.cause
         if watch.topic is not None:
+            if opens:
+                watch.alarmed[finding.kind] = finding.time
             # A cause of its own: what the accesses show may be over before what the predictions show, or after.
             others = ("traffic", *(f"access:{topic}" for topic in self._of_topic))
             detail = {**finding.detail, JOINS: "\n".join(others)} if opens else finding.detail
@@ -267,16 +283,14 @@ class TrafficDesk:
         if opens and watch.subject.startswith("model:") and self._of_topic:
             names = "\n".join(f"access:{topic}" for topic in self._of_topic)
             return replace(finding, detail={**finding.detail, JOINS: names}), watch.subject
-        if opens and self._is_told(finding, watch.subject):
+        if opens and self._is_told(finding, watch):
             return replace(finding, severity="info"), watch.subject
         return finding, watch.subject
 
-    def _is_told(self, finding: Finding, subject: str) -> bool:
-        """Whether an incident of a model tells already what is found in the accesses of all models."""
-        return any(
-            subject in i.held_by and i.kind == finding.kind and finding.time - i.opened_at <= _SAME_CAUSE
-            for i in self._around.open_incidents()
-        )
+    def _is_told(self, finding: Finding, watch: TrafficWatch) -> bool:
+        """Whether a model of the topic has shown already what is found in the accesses of all."""
+        of_topic = self._of_topic.get(watch.subject.removeprefix("access:"), {}).values()
+        return any(abs(finding.time - w.alarmed.get(finding.kind, -math.inf)) <= _SAME_CAUSE for w in of_topic)
 
 
 def _new_watch(subject: str, settings: TrafficSettings) -> TrafficWatch:
