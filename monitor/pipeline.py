@@ -47,7 +47,7 @@ from monitor.state.unit import (
     Tick,
 )
 from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
-from monitor.traffic_watch import Surroundings, TrafficDesk
+from monitor.traffic_watch import Surroundings, TrafficDesk, told_under
 from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
@@ -294,8 +294,11 @@ class Pipeline:
     def _starts_anew(self, subject: str, name: str, reason: str) -> None:
         log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
         self.health.hear(troubles.starts_anew(subject, name, self._now), self._now)
+        about, cause = told_under(subject)
         for incident in self.book.open():
-            if incident.subject == subject and (name in incident.detectors or name == f"account.{incident.account}"):
+            if incident.subject != about or (cause and cause not in incident.held_by):
+                continue
+            if name in incident.detectors or name == f"account.{incident.account}":
                 self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
                 self.urgent = True
 

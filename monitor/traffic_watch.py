@@ -278,8 +278,8 @@ class TrafficDesk:
             # A cause of its own: what the accesses show may be over before what the predictions show, or after.
             others = ("traffic", *(f"access:{topic}" for topic in self._of_topic))
             detail = {**finding.detail, JOINS: "\n".join(others)} if opens else finding.detail
-            found = replace(finding, cause=f"access:{watch.topic}", position=0, detail=detail)
-            return found, f"model:{watch.tenant}/{watch.model}"
+            subject, cause = told_under(watch.subject)
+            return replace(finding, cause=cause, position=0, detail=detail), subject
         if opens and watch.subject.startswith("model:") and self._of_topic:
             names = "\n".join(f"access:{topic}" for topic in self._of_topic)
             return replace(finding, detail={**finding.detail, JOINS: names}), watch.subject
@@ -320,6 +320,13 @@ def _place(subject: str) -> tuple[str, str, str] | None:
 def is_traffic(subject: str) -> bool:
     """Whether a stored subject is one of traffic alone, and no model."""
     return subject.startswith(("access:", "series:"))
+
+
+def told_under(subject: str) -> tuple[str, str]:
+    """The subject whose incidents tell of a traffic subject, and the cause it keeps them open by; "" where it is its
+    own, and every incident of it."""
+    place = _place(subject)
+    return (subject, "") if place is None else (f"model:{place[1]}/{place[2]}", f"access:{place[0]}")
 
 
 def _number(value: float | None) -> float:

@@ -129,6 +129,18 @@ def test_a_restart_goes_on_with_each_model(failing: list[dict[str, Any]], whole:
     assert incidents(first) | incidents(second) == incidents(whole)
 
 
+def test_a_model_whose_accesses_cannot_be_restored_starts_anew(failing: list[dict[str, Any]]) -> None:
+    units = feed(pipeline(), failing)
+    live = [i for i in incidents(units).values() if i.status != "resolved"]
+    (own,) = [i for i in live if i.model == "b"]
+    again = pipeline()
+    again.book.__init__(live)  # type: ignore[misc]
+    again.restore_traffic(f"access:{TOPIC}//b", (), None, "checksum")
+    assert again.book.get(own.id) is None
+    feed(again, accesses("b", 1))
+    assert f"access:{TOPIC}//b" in again.traffic._watches
+
+
 def test_what_all_models_show_after_one_of_them_is_no_second_page() -> None:
     units = feed(pipeline(), accesses("a", 720, 22.0))
     found = {i.subject: i for i in incidents(units).values()}
