@@ -105,12 +105,8 @@ class Overload:
         if at - self._relaxed < TOO_EARLY:
             self._needed = min(2 * self._needed, LONGEST_CALM)
         for subject in hot:
-            one_in = 2 * self._pipeline.watches[subject].sampling.one_in
-            log.warning(
-                "events come too fast: a sample is judged",
-                subject=subject, one_in=one_in, behind=behind, records_per_second=round(pace),
-            )  # fmt: skip
-            self._set(subject, one_in)
+            self._set(subject, 2 * self._pipeline.watches[subject].sampling.one_in)
+        log.warning("events come too fast", behind=behind, records_per_second=round(pace), sampled=hot)
         self._looks.clear()
 
     def _busiest(self) -> list[str]:
@@ -144,5 +140,4 @@ class Overload:
 
     def _set(self, subject: str, one_in: int) -> None:
         self._pipeline.sample(subject, one_in)
-        if one_in == 1:
-            log.info("every event is judged again", subject=subject)
+        log.warning("a sample is judged" if one_in > 1 else "every event is judged", subject=subject, one_in=one_in)
