@@ -34,6 +34,8 @@ _FLOW = {
     "silence": "no data on topic {name} for {now} min (longest gap before: {before} min)",
     "lag": "topic {name} is {now} records behind, {before} before",
     "growth": "{name}: {now} records a second",
+    "keyed": "{name} hold its records, and keyed_by: model says that one does",
+    "sampling": "{name}: events come too fast, a share of {now} of them is judged (before: {before})",
 }
 """Sentences about the monitor's own input, by statistic."""
 

@@ -59,6 +59,10 @@ class Numeric:
     values: F64
     status: U8
 
+    def part(self, rows: I64) -> Numeric:
+        """The columns of some events."""
+        return Numeric(self.names, self.values[rows], self.status[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
@@ -72,6 +76,10 @@ class Category:
     codes: I32
     vocabulary: tuple[tuple[str, ...], ...]
 
+    def part(self, rows: I64) -> Category:
+        """The columns of some events."""
+        return Category(self.names, self.codes[rows], self.vocabulary)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -83,7 +91,7 @@ class Identity:
     offset: I64
     row: I64
 
-    def part(self, rows: slice) -> Identity:
+    def part(self, rows: slice | I64) -> Identity:
         """Those of some events."""
         return Identity(self.topics, self.topic[rows], self.partition[rows], self.offset[rows], self.row[rows])
 
@@ -122,9 +130,36 @@ class Batch:
     segment: I32 | None = None
     """(n,) index into `segments` of the segment an event carries itself, -1 without; None where no event has one."""
     segments: tuple[str, ...] = ()
+    one_in: int = 1
+    """The batch is a uniform sample: each event stands for so many. Who counts events of clients weighs by it."""
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def part(self, rows: I64, one_in: int) -> Batch:
+        """The events `rows` (ascending), a uniform sample of one in `one_in`. `start` stays that of the whole."""
+        held, client = np.unique(self.client[rows], return_inverse=True)
+        known = held[held >= 0]
+        return Batch(
+            subject=self.subject,
+            start=self.start,
+            time=self.time[rows],
+            identity=self.identity.part(rows),
+            client=(client.reshape(-1) - (len(held) - len(known))).astype(np.int32),
+            clients=tuple(self.clients[c] for c in known.tolist()),
+            version=self.version[rows],
+            versions=self.versions,
+            numeric=self.numeric.part(rows),
+            category=self.category.part(rows),
+            outputs_numeric=self.outputs_numeric.part(rows),
+            outputs_category=self.outputs_category.part(rows),
+            event_ids=tuple(self.event_ids[i] for i in rows.tolist()),
+            new_fields=tuple((n, at) for n, all_ in self.new_fields if len(at := np.flatnonzero(np.isin(rows, all_)))),
+            margin=None if self.margin is None else self.margin[rows],
+            segment=None if self.segment is None else self.segment[rows],
+            segments=self.segments,
+            one_in=one_in,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +520,8 @@ class Detector(ABC):
     views: ClassVar[tuple[str, ...]] = ()
     gives: ClassVar[tuple[str, ...]] = ()
     """Views it puts before others run: columns that need a memory, such as which queries were seen before."""
+    every_event: ClassVar[bool] = False
+    """An exact rule: it sees all events also while others are given a sample of them."""
     account: ClassVar[AccountName | None] = None
     share: ClassVar[float] = 0.0
     atlas: ClassVar[tuple[str, ...]] = ()

@@ -46,6 +46,7 @@ def pipeline_settings(config: Config, pseudonyms: Pseudonyms, digest_key: bytes)
         traffic=traffic_settings(config.budget, config.detectors),
         max_series=config.limits.series,
         client_state=config.limits.client_state,
+        keyed=frozenset(t.name for t in topics if _is_keyed(t)),
     )
 
 
@@ -190,7 +191,10 @@ def reference_file(settings: ModelSettings) -> Path | None:
 def without_effect(config: Config) -> Iterator[str]:
     """What is configured and does nothing in this version, one sentence each."""
     for topic in config.kafka.topics if config.kafka is not None else ():
-        if topic.keyed_by != "none":
-            yield f"topic {topic.name}, keyed_by: has no effect in this version"
-    if config.overload != "lag":
-        yield "overload: this version always falls behind (lag)"
+        if topic.keyed_by == "model" and not _is_keyed(topic):
+            yield f"topic {topic.name}, keyed_by: has no effect, because events of type {topic.type} name no model"
+
+
+def _is_keyed(topic: Topic) -> bool:
+    """Whether the partitions of a topic share no model, as far as the configuration knows."""
+    return topic.keyed_by == "model" and topic.type not in ("access", "metric")

@@ -107,6 +107,14 @@ class Metrics:
             ["model"], registry=r,
         )  # fmt: skip
         self.unwatched = Counter("modelwarden_predictions_unwatched", "Predictions beyond models.auto.max.", registry=r)
+        self.sample_rate = Gauge(
+            "modelwarden_sample_rate", "Share of predictions that statistical detectors are given (overload: sample).",
+            ["model"], registry=r,
+        )  # fmt: skip
+        self.unjudged = Counter(
+            "modelwarden_predictions_unjudged", "Predictions that statistical detectors were not given.", ["model"],
+            registry=r,
+        )  # fmt: skip
         self.watched = Gauge("modelwarden_models_watched", "Models by condition.", ["state"], registry=r)
         self.clients = Gauge("modelwarden_clients_tracked", "Clients counted.", ["model"], registry=r)
         self.client_bytes = Gauge(

@@ -15,12 +15,12 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._labels = LabelMetrics(metrics)
-        self._shown: dict[str, tuple[int, int]] = {}
-        """Predictions and labels shown so far, by subject."""
+        self._shown: dict[str, tuple[int, int, int]] = {}
+        """Predictions, labels and predictions not judged, shown so far, by subject."""
 
     def begin(self, watch: Watch) -> None:
         """Counters start at zero with the process: what was counted before is not shown again."""
-        self._shown[watch.subject] = (watch.predictions, watch.labels)
+        self._shown[watch.subject] = (watch.predictions, watch.labels, watch.sampling.unjudged)
         self._labels.begin(watch)
 
     def show(self, watches: Mapping[str, Watch]) -> None:
@@ -33,10 +33,12 @@ class ModelMetrics:
             if not metrics.admits("model", subject):
                 continue
             label = subject.removeprefix("model:").removeprefix("/")
-            predictions, labels = self._shown.get(subject, (0, 0))
+            predictions, labels, unjudged = self._shown.get(subject, (0, 0, 0))
             metrics.predictions.labels(label).inc(row.predictions - predictions)
             metrics.labels_seen.labels(label).inc(row.labels - labels)
-            self._shown[subject] = (row.predictions, row.labels)
+            metrics.sample_rate.labels(label).set(row.sample_rate)
+            metrics.unjudged.labels(label).inc(row.unjudged - unjudged)
+            self._shown[subject] = (row.predictions, row.labels, row.unjudged)
             metrics.clients.labels(label).set(row.clients)
             self._labels.show(label, watch)
             if watch.panel is not None:

@@ -16,7 +16,7 @@ DAEMON = "daemon"
 """Subject of these incidents."""
 QUIET_SECONDS = 3_600.0
 LASTING = ("reference:", "detector:", "anew:", "source:", "task:", "config:")
-FADING = ("lost:", "unwatched")
+FADING = ("lost:", "unwatched", "keyed:")
 
 
 class OwnHealth:

@@ -39,6 +39,7 @@ from detectors.moves.second_stage import SecondStage
 from detectors.queries.query_log import QueryLog
 from detectors.reference import Reference
 from monitor.printable import whereabouts
+from monitor.sampling import Sample, in_whole
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage
 from monitor.suspicion import Suspicion
@@ -182,17 +183,29 @@ class Panel:
         drift = (r.detector for r in self._runners if r.detector.name == PredictiveDrift.name and r.failure is None)
         return next((d for d in drift if isinstance(d, PredictiveDrift)), None)
 
-    def detect(self, batch: Batch, report: Report) -> None:
+    def detect(self, batch: Batch, report: Report, sample: Sample | None = None) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.
 
         Detectors run one after the other, but an incident must not depend on who ran first, nor on the cut.
+        With a `sample` exact rules see the batch, all others that sample of it.
         """
         seen = self._screened(batch)
-        views = self._views(seen)
-        for runner in self._runners:
-            self._guarded(runner, lambda d: d.update(seen, views), seen)
-        self._suspect(lambda suspicion: suspicion.judge(seen, views))
+        if sample is None:
+            self._run(seen, self._runners)
+        else:
+            self._run(seen, [r for r in self._runners if r.detector.every_event], suspicion=False)
+            known, part = len(self._found), seen.part(sample.rows, sample.one_in)
+            self._run(part, [r for r in self._runners if not r.detector.every_event])
+            for one in self._found[known:]:
+                one.finding = in_whole(one.finding, sample.rows, batch.start)
         self._report(batch, report)
+
+    def _run(self, seen: Batch, runners: Iterable[_Runner], suspicion: bool = True) -> None:
+        views = self._views(seen)
+        for runner in runners:
+            self._guarded(runner, lambda d: d.update(seen, views), seen)
+        if suspicion:
+            self._suspect(lambda suspicion: suspicion.judge(seen, views))
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
         """Run the detectors of labels over joined ones, a few at a time: what fails in a segment must not be told of

@@ -25,6 +25,7 @@ from monitor.intake.pairing import DETECTOR as PAIRING
 from monitor.intake.pairing import SUBJECT, Pairing, split_stored
 from monitor.intake.reader import Intake, RecordReader
 from monitor.intake.sources.base import Loss
+from monitor.keyed import KeyedTopics
 from monitor.metrics import Metrics
 from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
@@ -39,13 +40,14 @@ from monitor.state.unit import (
     PartitionCounts,
     Position,
     ReferenceRow,
+    Sampled,
     Slice,
     StatePage,
     SubjectRow,
     Tick,
 )
 from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
-from monitor.traffic_watch import TrafficDesk
+from monitor.traffic_watch import Surroundings, TrafficDesk, told_under
 from monitor.unwatched import Unwatched
 from monitor.watch import Watch, WatchSettings
 
@@ -73,6 +75,8 @@ class PipelineSettings:
     max_series: int = 5_000
     client_state: int = CLIENT_STATE
     """Bytes that the clients of all models may take."""
+    keyed: frozenset[str] = frozenset()
+    """Topics of which all records of a model should be in one partition."""
     introduce: Callable[[Watch], None] = lambda watch: None
     """Told of each new model before its first event; may give it a reference."""
 
@@ -107,10 +111,12 @@ class Pipeline:
         self._model_metrics = ModelMetrics(metrics)
         self._clients = ClientBudget(settings.client_state)
         self.unwatched = Unwatched()
+        self._keyed = KeyedTopics(settings.keyed)
         joined = {i.pairing.name: i.pairing for i in settings.intakes.values() if i.pairing is not None}
         self.pairings = {name: Pairing(rules, metrics, self._names) for name, rules in sorted(joined.items())}
         self._reader = RecordReader(self.pairings, settings.digest_key)
-        self.traffic = TrafficDesk(self._apply, settings.traffic, settings.max_series)
+        around = Surroundings(self._apply, self._is_watched, self._traffic_of)
+        self.traffic = TrafficDesk(around, settings.traffic, settings.max_series, settings.max_models)
         self.health = OwnHealth(self._apply, self.book.open())
 
     # --- input ---------------------------------------------------------------------------------------------------
@@ -132,9 +138,11 @@ class Pipeline:
         if not fresh:
             return
         rejected = rows_rejected = corrected = unknown = 0
-        intake = self.settings.intakes[topic]
+        intake, keyed = self.settings.intakes[topic], topic in self._keyed
         for record in fresh:
             events, bad, origin = self._reader.read(intake, record)
+            if keyed:
+                self._check_place(topic, partition, events)
             if bad:
                 whole = self._keep(topic, bad)
                 rejected += whole
@@ -168,6 +176,16 @@ class Pipeline:
             self.health.hear(troubles.task_failing(task, reason, failures, at), at)
         else:
             self.health.over(troubles.task_cause(task), at)
+
+    def sample(self, subject: str, one_in: int) -> None:
+        """Give statistical detectors one prediction in `one_in` of this model from the next cut on, and say so."""
+        self.watch_of(subject).sample(one_in)
+        self._unit.trail.append(Sampled(subject, one_in))
+        self.urgent = True
+        if one_in > 1:
+            self.health.hear(troubles.sampling(subject, one_in, self._now), self._now)
+        else:
+            self.health.over(troubles.sampling_cause(subject), self._now)
 
     def note(self, act: AuditRow) -> None:
         """Write an act into the audit log with the next commit."""
@@ -276,8 +294,11 @@ class Pipeline:
     def _starts_anew(self, subject: str, name: str, reason: str) -> None:
         log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
         self.health.hear(troubles.starts_anew(subject, name, self._now), self._now)
+        about, cause = told_under(subject)
         for incident in self.book.open():
-            if incident.subject == subject and (name in incident.detectors or name == f"account.{incident.account}"):
+            if incident.subject != about or (cause and cause not in incident.held_by):
+                continue
+            if name in incident.detectors or name == f"account.{incident.account}":
                 self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
                 self.urgent = True
 
@@ -354,6 +375,12 @@ class Pipeline:
             counter.labels(topic, letter.reason.value).inc()
         return any(letter.row < 0 for letter in letters)
 
+    def _check_place(self, topic: str, partition: int, events: Sequence[Event]) -> None:
+        """Say of models in several partitions of a topic that is keyed by model that they are."""
+        for split in self._keyed.see(topic, partition, events):
+            if not self.health.touch(troubles.split_cause(split), self._now):
+                self.health.hear(troubles.model_split(split, self._now), self._now)
+
     def _route(self, event: Event, place: tuple[str, int, int, int]) -> None:
         if not self._now:
             self._now = event.time
@@ -406,6 +433,12 @@ class Pipeline:
         watch = self.watches.get(f"model:{tenant}/{model}")
         known = self.settings.watch(model, tenant) if watch is None else watch.settings
         return known.features, known.classes
+
+    def _is_watched(self, model: str, tenant: str) -> bool:
+        return f"model:{tenant}/{model}" in self.watches
+
+    def _traffic_of(self, model: str, tenant: str) -> TrafficSettings | None:
+        return self.settings.watch(model, tenant).traffic
 
     def _watch(self, model: str, tenant: str, shadow: bool) -> Watch | None:
         key = (model, tenant, shadow)

@@ -27,7 +27,7 @@ FOR_NEW_VERSION = "on_new_version: fresh"
 TARGET, TRAINING = "target", "training"
 """Roles: what the data should be, and the rows the model was trained on."""
 _VERSION = 1
-_ANY_TIME = 946_684_800.0
+ANY_TIME = 946_684_800.0
 """Stands for the time of rows that carry none (2000-01-01): all equal, so nothing is read from it."""
 
 
@@ -42,10 +42,10 @@ def read_reference(
 
     Rows may lack time, model and event id. ReferenceFileError for an unreadable file, a bad row or no rows.
     """
-    rules = replace(rules, type="auto", live=False, time="event", default_time=_ANY_TIME)
+    rules = replace(rules, type="auto", live=False, time="event", default_time=ANY_TIME)
     rows: list[Event] = []
     for number, line in enumerate(_lines(path), 1):
-        record = Record(str(path), 0, number - 1, _ANY_TIME, None, line)
+        record = Record(str(path), 0, number - 1, ANY_TIME, None, line)
         try:
             events = format_.decode(record, rules).events
         except Rejected as error:
@@ -57,9 +57,9 @@ def read_reference(
             break
     if not rows:
         raise ReferenceFileError(f"{path}: no prediction rows; a reference has one JSON object with `features` a line")
-    if any(e.time == _ANY_TIME for e in rows):
+    if any(e.time == ANY_TIME for e in rows):
         for event in rows:
-            event.time = _ANY_TIME
+            event.time = ANY_TIME
     return rows
 
 

@@ -21,6 +21,7 @@ from monitor.intake.identity import Pseudonyms, derive_key
 from monitor.intake.sources.base import Polled, Source, SourceError, SourceUnavailable, TopicPartition
 from monitor.metrics import Metrics
 from monitor.outgoing import outbox_writer
+from monitor.overload import Overload
 from monitor.pipeline import Pipeline
 from monitor.reload import Reloaded
 from monitor.reload_notes import tell_reload, tell_restart
@@ -99,7 +100,8 @@ class Session:
         self.pipeline = Pipeline(settings, parts.metrics, parts.store.open_incidents())
         topics = [topic.name for topic in config.need_kafka().topics]
         self.flow = Flow(self.pipeline.health, topics, parts.clock.now())
-        self.aligner = Aligner()
+        self.aligner = Aligner(keyed=settings.keyed)
+        self.overload = Overload(self.pipeline, config.overload == "sample")
         self._last_time: dict[TopicPartition, float] = {}
         """The broker's time of the last record taken."""
         self.reloaded: Reloaded | None = None
@@ -119,6 +121,7 @@ class Session:
             tell_restart(self.pipeline, self.parts.refused, self.parts.clock.now())
         load_state(self.parts.config, self.parts.store, self.pipeline, self.parts.clock, self._keep_alive)
         self.flow.restore(self.parts.store.load_pages(SUBJECT, damaged=[]))
+        self.overload.begin(self.parts.clock.now())
         if self.parts.dry_run is not None:
             self.parts.dry_run.known(self.pipeline.book.open())
         self.parts.metrics.open.clear()
@@ -188,6 +191,7 @@ class Session:
 
     def _take(self, polled: Polled) -> None:
         """Losses come before the records that follow them, and after those that wait."""
+        self.overload.polled(sum(len(records) for _, records in polled.records))
         for loss in polled.losses:
             log.error("records lost", topic=loss.topic, partition=loss.partition, lost=loss.lost)
             waiting = self.aligner.flush(TopicPartition(loss.topic, loss.partition))
@@ -304,6 +308,7 @@ class Session:
             last = self._last_time.get(partition)
             metrics.lag_seconds.labels(*labels).set(max(0.0, now - last) if lag and last is not None else 0.0)
         self.flow.lag(now, behind)
+        self.overload.look(self.parts.clock.monotonic(), behind.total())
 
     def _show_open(self) -> None:
         metrics = self.parts.metrics

@@ -6,9 +6,12 @@ from typing import Final, NamedTuple
 
 from detectors.base import Measure, Severity
 from monitor.intake.sources.base import Loss
+from monitor.keyed import Split
 
 HELD: Final = "held:"
 """Begins the cause of the incident that a new version waits."""
+SAMPLING: Final = "sampling:"
+"""Begins the cause of the incident that a model is judged by a sample."""
 _MOST_CHARACTERS: Final = 400
 
 
@@ -74,6 +77,30 @@ def reference_unusable(subject: str, reason: str, at: float) -> Trouble:
 def too_many_models(limit: int, at: float) -> Trouble:
     """Events name more models than are watched."""
     return Trouble("unwatched", Measure("pipeline", "models", limit + 1.0, float(limit), "models", limit + 1, at, at))
+
+
+def sampling(subject: str, one_in: int, at: float) -> Trouble:
+    """Events come faster than they can be judged: statistical detectors are given a sample of them."""
+    measure = Measure("sampling", subject[:_MOST_CHARACTERS], 1 / one_in, 1.0, "share", 1, at, at, statistic="sampling")
+    return Trouble(sampling_cause(subject), measure)
+
+
+def sampling_cause(subject: str) -> str:
+    """Cause of the trouble that a model is sampled."""
+    return f"{SAMPLING}{subject}"
+
+
+def model_split(split: Split, at: float) -> Trouble:
+    """A model in several partitions of a topic that the configuration says is keyed by model."""
+    name = f"{split.tenant}/{split.model}" if split.tenant else split.model
+    where = f"topic {split.topic}: model {name}: partitions {', '.join(map(str, split.partitions))}"[:_MOST_CHARACTERS]
+    n = len(split.partitions)
+    return Trouble(split_cause(split), Measure("keyed", where, n, 1.0, "partitions", n, at, at, statistic="keyed"))
+
+
+def split_cause(split: Split) -> str:
+    """Cause of that trouble, one for a topic and model."""
+    return f"keyed:{split.topic}:{split.tenant}/{split.model}"[:_MOST_CHARACTERS]
 
 
 def version_held(subject: str, version: str, at: float) -> Trouble:

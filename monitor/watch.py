@@ -37,6 +37,7 @@ from monitor.intake.joins import JoinSettings
 from monitor.labels import Cut, ModelLabels
 from monitor.panel import Panel, PanelSettings, Restored
 from monitor.rollout import Rollout
+from monitor.sampling import Sampling
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage, SubjectRow
 
@@ -96,6 +97,7 @@ class Watch:
         self.labels = 0
         self.watermark = 0.0
         self.clients = ClientLedger()
+        self.sampling = Sampling()
         self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
         self.training: Sequence[Event] = ()
@@ -193,7 +195,7 @@ class Watch:
         if self._schema is not None and self.panel is not None and self.held is None:
             batch = build_batch(self.subject, self._judged, events, places, self._schema)
             self._judged += len(events)
-            self.panel.detect(batch, lambda finding, source: report(self, finding, source))
+            self.panel.detect(batch, lambda finding, source: report(self, finding, source), self.sampling.of(batch))
 
     def _rows_to_learn(self, events: Sequence[Event]) -> int:
         """How many of the events belong to the stretch that a provisional reference is learnt from."""
@@ -217,6 +219,11 @@ class Watch:
         else:
             self.panel, self._schema, self._relearning, self._learning = None, None, True, []
             self._learning_changed = True
+
+    def sample(self, one_in: int) -> None:
+        """Judge one prediction in so many from the next cut on."""
+        self.sampling.one_in = one_in
+        self._changed = True
 
     def release(self) -> None:
         """Watch a version that was held."""
@@ -260,6 +267,8 @@ class Watch:
             attack_state="off" if self.off or self.panel is None else self.panel.attack_state,
             unwatched=False,
             watermark=self.watermark,
+            sample_rate=1 / self.sampling.one_in,
+            unjudged=self.sampling.unjudged,
         )
 
     def dirty(self) -> list[StatePage]:
@@ -270,6 +279,7 @@ class Watch:
             counts = np.array([self.predictions, self.labels, self._judged], np.int64)
             condition = _RELEARNING if self._relearning else _WATCHING if self.held is None else _HELD
             page = {"counts": counts, "watermark": np.array([self.watermark]), "condition": np.array([condition])}
+            page["sampling"] = self.sampling.page()
             if self.held is not None and self.panel is not None:
                 page["held"] = text_array([self.held, self.panel.context.reference.version])
             pages.append(self._page(_COUNTS, "all", page))
@@ -298,6 +308,7 @@ class Watch:
             if page.detector == _COUNTS:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
+                self.sampling.restore(page.arrays.get("sampling"))
                 self._restore_condition(page.arrays)
             elif page.detector == _VERSIONS:
                 self.rollout.restore(page.arrays)

@@ -72,6 +72,7 @@ class FieldRule(Rule):
     kind = "data_quality"
     scope = "feature"
     inputs = frozenset({"features", "reference"})
+    every_event = True
     state_version = 1
     Params = Params
 

@@ -77,6 +77,7 @@ class SchemaRule(Rule):
     kind = "schema_change"
     scope = "model"
     inputs = frozenset({"features", "reference"})
+    every_event = True
     state_version = 1
     Params = Params
 

@@ -92,6 +92,7 @@ class StuckRule(Rule):
     kind = "data_quality"
     scope = "feature"
     inputs = frozenset({"features", "reference"})
+    every_event = True
     state_version = 1
     Params = Params
 

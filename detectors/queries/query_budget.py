@@ -189,8 +189,8 @@ class QueryBudget(Detector):
                 before = held[k]
                 if not before:
                     held[2 + k] = time
-                held[k] = before + n
-                if before + n > floor and self._usual is not None:
+                held[k] = before + n * batch.one_in
+                if held[k] > floor and self._usual is not None:
                     yield from self._judge(batch, rows[batch.client[rows] == code], client, k, int(before))
         if len(counts) > MOST:
             self._forget(len(counts) // 2)
@@ -198,11 +198,12 @@ class QueryBudget(Detector):
     def _judge(self, batch: Batch, rows: I64, client: str, k: int, before: int) -> Iterator[Finding]:
         """A client's queries at `rows`, after `before` earlier ones, against its budget."""
         budget = self._budget(client, k)
-        if before + len(rows) <= budget:
+        if before + len(rows) * batch.one_in <= budget:
             return
         self._over_budget(client, float(batch.time[rows[-1]]), begins=before <= budget)
         if before <= budget:
-            yield self._finding(batch, int(rows[budget - before]), client, k, self._counts[client][2 + k])
+            row = int(rows[(budget - before) // batch.one_in])
+            yield self._finding(batch, row, client, k, self._counts[client][2 + k])
 
     def _forget(self, n: int) -> None:
         """The clients with fewest queries."""

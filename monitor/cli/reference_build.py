@@ -19,6 +19,7 @@ import typer
 from monitor.cli.failures import CommandError, say
 from monitor.cli.options import ConfigFile, Output, OutputFormat, read_config
 from monitor.cli.output import print_json, print_line, print_table
+from monitor.cli.reference_role import Role, key_of, rows_for, span_of
 
 if TYPE_CHECKING:
     from detectors.reference import Reference
@@ -39,6 +40,13 @@ def reference_build(
         str | None, typer.Option("--from", metavar="TIME", help="Where the stretch begins; default a day ago.")
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Where it ends; default now.")] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(
+            help="target: what the data should be, in no order; noise: live events with times, whose order shows how "
+            "honest traffic varies; training: rows the model was trained on. Default: a target that keeps its times."
+        ),
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Its tenant.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reference here; new, or .gz.")] = None,
     config: ConfigFile = None,
@@ -46,14 +54,16 @@ def reference_build(
 ) -> None:
     """Check rows of a file or a topic, show what a reference made of them would hold, and write it with --out.
 
-    What is written has features and answers only: no client, no id. A configuration that is there gives the
-    model its features and classes.
+    What is written has features, answers, labels and times only: no client, no id. A configuration that is there
+    gives the model its features and classes.
     """
     settings = read_config(config)
     if (file is None) == (topic is None):
         raise typer.BadParameter("Give either FILE or --topic.")
     if topic is None and (begin is not None or end is not None):
         raise typer.BadParameter("--from and --to belong to --topic.")
+    if topic is not None and role is Role.TRAINING:
+        raise typer.BadParameter("Training rows come from a FILE: a topic holds what the model was asked.")
     if out is not None and out.exists():
         raise CommandError(f"{out} exists already: name a new file")
     from monitor.assembly import reference_rules, watch_settings
@@ -72,6 +82,7 @@ def reference_build(
             now = time.time()
             span = now - _DAY if begin is None else _time("--from", begin), now if end is None else _time("--to", end)
             rows = topic_rows(settings, str(topic), model, tenant, *span, progress)
+    rows = rows_for(role, rows, str(file or f"topic {topic}"))
     entry = settings.model_settings(model, tenant)
     watch = Watch(f"model:{tenant}/{model}", model, tenant, watch_settings(entry, settings.detectors))
     reference = watch.prepare(rows, entry.reference_is).reference
@@ -79,12 +90,14 @@ def reference_build(
         say(f"{file or topic}: the first {MAX_ROWS:,} rows are taken; more teach nothing new")
     if out is not None:
         _write(out, rows)
-    summary = {"model": model, "rows": len(reference), "content_hash": reference.version}
+    summary: dict[str, Any] = {"model": model, "role": str(role or Role.TARGET)}
+    summary |= {"rows": len(reference), "content_hash": reference.version}
     summary |= {"out": None if out is None else str(out), "fields": list(_fields(reference))}
+    summary |= span_of(rows)
     if output is Output.JSON:
         print_json(summary)
     else:
-        _print(str(file or f"topic {topic}"), summary)
+        _print(str(file or f"topic {topic}"), summary, key_of(role, model))
 
 
 @contextmanager
@@ -110,14 +123,17 @@ def _time(option: str, text: str) -> float:
     return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _print(file: str, summary: dict[str, Any]) -> None:
+def _print(file: str, summary: dict[str, Any], key: str) -> None:
     print_line(f"{file}: {summary['rows']:,} rows, {len(summary['fields'])} columns, content {summary['content_hash']}")
+    if summary["teaches"] is not None:
+        span = f"{summary['from']} to {summary['to']}, {summary['rows_per_day']:,} rows a day"
+        print_line(f"Its order teaches {summary['teaches']} ({span})")
     columns = ("column", "role", "kind", "missing", "unusable", "#values")
     shares = ((f"{f['missing']:.1%}", f"{f['unusable']:.1%}") for f in summary["fields"])
     cells = zip(summary["fields"], shares, strict=True)
     print_table("", columns, ((f["name"], f["role"], f["kind"], *share, f["values"]) for f, share in cells))
     if summary["out"] is not None:
-        print_line(f"{summary['out']} written; name it under models.{summary['model']}.reference")
+        print_line(f"{summary['out']} written; name it under {key}")
 
 
 def _fields(reference: Reference) -> Iterator[dict[str, Any]]:
@@ -168,8 +184,11 @@ def _write(out: Path, rows: Iterable[Event]) -> None:
 
 
 def _line(event: Event) -> bytes:
+    from monitor.references import ANY_TIME
+
     fields: dict[str, Any] = {"model_version": event.model_version, "features": event.features, "input": event.vector}
-    fields |= {"prediction": event.prediction, "scores": event.scores}
+    fields |= {"prediction": event.prediction, "scores": event.scores, "label": event.label, "segment": event.segment}
+    fields["ts"] = None if event.time == ANY_TIME else event.time
     row = {name: _plain(value) for name, value in fields.items() if value is not None}
     return json.dumps(row, allow_nan=False).encode() + b"\n"
 

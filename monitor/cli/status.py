@@ -37,7 +37,8 @@ def _print(found: dict[str, Any]) -> None:
     else:
         print_line(f"Active: {active['holder']}, epoch {active['epoch']}, since {when(active['since'])}")
     columns = (
-        "model", "tenant", "owner", "state", "attacks", "#predictions", "#labels", "#matched", "#clients", "last event",
+        "model", "tenant", "owner", "state", "attacks", "#predictions", "judged", "#labels", "#matched", "#clients",
+        "last event",
     )  # fmt: skip
     print_table("Models", columns, (_model(m) for m in found["models"]))
     topics = (
@@ -63,7 +64,7 @@ def _print_dry_run(found: dict[str, Any]) -> None:
 def _model(m: dict[str, Any]) -> tuple[object, ...]:
     clients = m["clients"] if m["clients_exact"] else f"about {m['clients']:,}"
     state = "unwatched" if m["unwatched"] else m["state"]
-    counts = m["predictions"], m["labels"], m["labels_matched"]
+    counts = m["predictions"], f"{m['sample_rate']:.0%}", m["labels"], m["labels_matched"]
     named = m["model"], m["tenant"], m["owner"] or ""
     return *named, state, m["attack_state"], *counts, clients, when(m.get("watermark"))
 

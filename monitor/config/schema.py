@@ -117,7 +117,9 @@ class Config(Section):
     )
     access: Access = key("What is known of the network.", {})
     notify: Switch = key("off: a dry run that lists what would have been sent.", True)
-    overload: Literal["lag", "sample"] = key("When events come too fast: fall behind, or sample, weighted.", "lag")
+    overload: Literal["lag", "sample"] = key(
+        "When events come too fast: fall behind (lag), or judge a sample of the busiest models, visibly.", "lag"
+    )
     heartbeat: Heartbeat = key("Signs of life.", {})
     limits: Limits = key("Bounds on input and state.", {})
     api: Api = key("HTTP server.", {}, reload=False)

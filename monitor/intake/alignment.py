@@ -8,12 +8,16 @@ Best effort: a partition that has been silent for `patience` seconds holds nobod
 records (or so many bytes) they are handed on whatever comes. No partition waits longer than `longest` seconds for
 others: while a busy one catches up, the few events of a quiet model are judged all the same. Nothing is reordered
 within a partition, and nothing is kept that was handed on.
+
+Partitions of topics that are keyed by model share no model, so the order between them need not be restored: one waits
+only for topics that are not keyed, and for the partition of the same number of other keyed topics, where one
+partitioner puts the labels or requests of its models. A slow or idle partition then holds up its own models alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from monitor.intake.events import Record
 from monitor.intake.sources.base import TopicPartition
@@ -35,7 +39,11 @@ class Aligner:
         most: int = MOST,
         most_bytes: int = MOST_BYTES,
         longest: float = LONGEST,
+        keyed: Container[str] = (),
     ) -> None:
+        self._keyed = keyed
+        self._rivals: dict[TopicPartition, tuple[TopicPartition, ...]] = {}
+        """Of each partition: those whose records may be of the same models."""
         self._longest = longest
         self._patience = patience
         self._most = most
@@ -53,6 +61,7 @@ class Aligner:
         self._waiting = {tp: deque() for tp in partitions}
         self._heard = dict.fromkeys(self._waiting, now)
         self._since = dict.fromkeys(self._waiting, now)
+        self._rivals = {tp: tuple(o for o in self._waiting if self._are_rivals(tp, o)) for tp in self._waiting}
         self.waiting = self._bytes = 0
 
     def add(self, tp: TopicPartition, records: Iterable[Record], now: float) -> None:
@@ -70,14 +79,12 @@ class Aligner:
         """Runs of records that may go on: the partition whose next record is the oldest comes first."""
         while True:
             heads = {tp: _time(queue) for tp, queue in self._waiting.items() if queue}
-            full = self.waiting > self._most or self._bytes > self._most_bytes
-            overdue = any(now - self._since[tp] >= self._longest for tp in heads)
-            if not heads or (self._must_wait(now) and not full and not overdue):
+            tp = self._next(heads, now)
+            if tp is None:
                 return
-            oldest = min(heads, key=lambda tp: (heads[tp], tp))
-            others = min((at for tp, at in heads.items() if tp != oldest), default=float("inf"))
-            self._since[oldest] = now
-            yield oldest, self._gone(_run(self._waiting[oldest], others))
+            others = min((heads[o] for o in self._rivals.get(tp, ()) if o in heads), default=float("inf"))
+            self._since[tp] = now
+            yield tp, self._gone(_run(self._waiting[tp], others))
 
     def flush(self, tp: TopicPartition) -> list[Record]:
         """What waits of one partition, out of turn: its log goes on elsewhere, and these come before that."""
@@ -91,9 +98,29 @@ class Aligner:
         self._bytes -= sum(len(r.value or b"") for r in records)
         return records
 
-    def _must_wait(self, now: float) -> bool:
-        """Whether a partition that has given records lately has none here: its next may be the oldest."""
-        return any(not queue and now - self._heard[tp] < self._patience for tp, queue in self._waiting.items())
+    def _next(self, heads: dict[TopicPartition, float], now: float) -> TopicPartition | None:
+        """The partition whose next record is the oldest of those that need not wait; None where all must."""
+        if not heads:
+            return None
+        full = self.waiting > self._most or self._bytes > self._most_bytes
+        if full or any(now - self._since[tp] >= self._longest for tp in heads):
+            return min(heads, key=lambda tp: (heads[tp], tp))
+        free = (tp for tp in heads if not self._must_wait(tp, heads, now))
+        return min(free, key=lambda tp: (heads[tp], tp), default=None)
+
+    def _must_wait(self, tp: TopicPartition, heads: dict[TopicPartition, float], now: float) -> bool:
+        """Whether a rival has an older record, or has given some lately and has none here: its next may be older."""
+        mine = heads[tp], tp
+        return any(
+            (heads[o], o) < mine if o in heads else now - self._heard[o] < self._patience
+            for o in self._rivals.get(tp, ())
+        )
+
+    def _are_rivals(self, one: TopicPartition, other: TopicPartition) -> bool:
+        if one == other:
+            return False
+        keyed = one.topic in self._keyed and other.topic in self._keyed
+        return not keyed or one.partition == other.partition
 
 
 def _run(queue: deque[Record], until: float) -> list[Record]:

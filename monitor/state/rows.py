@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from alerts.incidents import Incident, IncidentSubject, Status
@@ -11,9 +11,9 @@ from alerts.render import profile_json, profile_of
 from detectors.base import Measure, Severity
 from monitor.intake.events import DeadLetter
 from monitor.state.database import Row
-from monitor.state.unit import PartitionCounts, Position, Slice, SubjectRow, Tick
+from monitor.state.unit import PartitionCounts, Position, Sampled, Slice, SubjectRow, Tick
 
-Trail = list[Slice | Tick]
+Trail = list[Slice | Tick | Sampled]
 
 
 def incident_row(group: str, incident: Incident, at: float) -> Row:
@@ -154,23 +154,34 @@ def dead_letter_row(group: str, cluster_id: str, letter: DeadLetter, at: float) 
 
 
 def packed_trail(trail: Trail) -> dict[str, Any]:
-    """Slices and ticks in order, small: `[topic index, partition, start, stop]`, `[at]`, or deaf `[at, 0]`."""
+    """The entries in order, small: `[topic index, partition, start, stop]`, a tick `[at]`, or deaf `[at, 0]`, a change
+    of sampling `[subject index, one in, 0]`."""
     topics = list(dict.fromkeys(entry.topic for entry in trail if isinstance(entry, Slice)))
-    index = {topic: i for i, topic in enumerate(topics)}
-    steps = [
-        [index[e.topic], e.partition, e.start, e.stop] if isinstance(e, Slice) else [e.at] if e.listening else [e.at, 0]
-        for e in trail
-    ]
-    return {"topics": topics, "steps": steps}
+    subjects = list(dict.fromkeys(entry.subject for entry in trail if isinstance(entry, Sampled)))
+    index = {name: i for names in (topics, subjects) for i, name in enumerate(names)}
+    packed = {"topics": topics, "steps": [_step(entry, index) for entry in trail]}
+    return packed | ({"subjects": subjects} if subjects else {})
+
+
+def _step(entry: Slice | Tick | Sampled, index: Mapping[str, int]) -> list[float]:
+    if isinstance(entry, Slice):
+        return [index[entry.topic], entry.partition, entry.start, entry.stop]
+    if isinstance(entry, Sampled):
+        return [index[entry.subject], entry.one_in, 0]
+    return [entry.at] if entry.listening else [entry.at, 0]
 
 
 def unpacked_trail(packed: dict[str, Any]) -> Trail:
     """The inverse of `packed_trail`."""
-    topics = packed["topics"]
-    return [
-        Slice(topics[step[0]], step[1], step[2], step[3]) if len(step) == 4 else Tick(float(step[0]), len(step) == 1)
-        for step in packed["steps"]
-    ]
+    trail: Trail = []
+    for step in packed["steps"]:
+        if len(step) == 4:
+            trail.append(Slice(packed["topics"][step[0]], step[1], step[2], step[3]))
+        elif len(step) == 3:
+            trail.append(Sampled(packed["subjects"][step[0]], step[1]))
+        else:
+            trail.append(Tick(float(step[0]), len(step) == 1))
+    return trail
 
 
 def _number(value: float | None) -> float:

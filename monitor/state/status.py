@@ -30,7 +30,7 @@ def status(db: Database) -> dict[str, Any]:
 def _model(row: SubjectRow) -> dict[str, Any]:
     names = (
         "model", "tenant", "predictions", "labels", "labels_matched", "clients", "clients_exact", "state",
-        "attack_state", "unwatched", "subject",
+        "attack_state", "unwatched", "subject", "sample_rate", "unjudged",
     )  # fmt: skip
     return {name: getattr(row, name) for name in names} | {"watermark": rfc3339_or_none(row.watermark)}
 

@@ -119,6 +119,8 @@ subjects = Table(
     _required("attack_state", Words(64)),
     _required("unwatched", sa.Boolean()),
     Column("watermark", Real()),
+    Column("sample_rate", Real(), nullable=False, server_default="1"),
+    Column("unjudged", Whole(), nullable=False, server_default="0"),
     _required("updated_at", Real()),
 )
 

@@ -30,6 +30,13 @@ class Tick(NamedTuple):
     listening: bool = True
 
 
+class Sampled(NamedTuple):
+    """From here on one prediction in `one_in` of this subject is judged by statistical detectors."""
+
+    subject: str
+    one_in: int
+
+
 class PartitionCounts(NamedTuple):
     """Counts of a partition since the first start. received = accepted + rejected."""
 
@@ -87,6 +94,10 @@ class SubjectRow(NamedTuple):
     attack_state: str
     unwatched: bool
     watermark: float
+    sample_rate: float = 1.0
+    """Share of predictions that statistical detectors are given now."""
+    unjudged: int = 0
+    """Predictions that they were not given."""
 
 
 class IdentityRow(NamedTuple):
@@ -148,7 +159,7 @@ class CommitUnit:
     """Everything that happened since the last commit, in one piece."""
 
     at: float
-    trail: list[Slice | Tick] = field(default_factory=list)
+    trail: list[Slice | Tick | Sampled] = field(default_factory=list)
     positions: list[Position] = field(default_factory=list)
     pages: list[StatePage] = field(default_factory=list)
     obsolete: list[ObsoletePages] = field(default_factory=list)

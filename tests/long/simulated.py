@@ -23,6 +23,7 @@ from detectors.base import F64, I64, NULL_CODE, Alarm, Batch, Category, Cell, Co
 from detectors.drift.params import Params
 from detectors.drift.predictive import PredictiveDrift
 from detectors.reference import Reference
+from monitor.sampling import is_in_sample
 
 Law = Literal["iid", "sessions", "diurnal", "weekly", "wander"]
 LAWS: tuple[Law, ...] = ("iid", "sessions", "diurnal", "wander")
@@ -79,6 +80,15 @@ def batches(table: Table, per_day: int = PER_DAY) -> Iterator[Batch]:
     """The events of a table in batches of 1,024."""
     for start in range(0, len(table.score), CUT):
         yield batch(table.rows(np.arange(start, min(start + CUT, len(table.score)))), start, per_day)
+
+
+def sampled(stream: Iterator[Batch], one_in: int, first: int, last: int) -> Iterator[Batch]:
+    """The same, of which only a sample of one in `one_in` is judged between events `first` and `last` (exclusive)."""
+    for one in stream:
+        if first <= one.start < last:
+            yield one.part(np.flatnonzero(is_in_sample(one.identity, one_in)), one_in)
+        else:
+            yield one
 
 
 def reference(law: Law, seed: int, rows: int) -> Reference:

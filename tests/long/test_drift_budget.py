@@ -42,6 +42,20 @@ def delay(law: Law, drift: str, rows: int, seed: int) -> int | None:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """One in `one_in` is judged from event 20,000 on until half of the events have come, then all again."""
+
+    one_in: int
+
+    def false_incidents(self, law: Law, budget: float, rows: int, seed: int, events: int = EVENTS) -> int:
+        """As above."""
+        watch = Watch(simulated.reference(law, seed, rows), budget)
+        stream = simulated.batches(simulated.drawn(law, seed, events))
+        stream = simulated.sampled(stream, self.one_in, SEEN, events // 2)
+        return simulated.incidents([alarm.position for alarm in watch.alarms(stream)])
+
+
+@dataclass(frozen=True)
 class Ordered:
     """References that are the days before, and what comes then: `per_day` events a day, changes after `seen`."""
 
@@ -103,9 +117,9 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     assert ramp("iid", length, 1_000, 1) is not None
 
 
-def _null(law: Law, budget: float, rows: int, seeds: range, each: int, ordered: Ordered | None) -> None:
-    of_one = false_incidents if ordered is None else ordered.false_incidents
-    per_day = simulated.PER_DAY if ordered is None else ordered.per_day
+def _null(law: Law, budget: float, rows: int, seeds: range, each: int, how: Ordered | Sampled | None) -> None:
+    of_one = false_incidents if how is None else how.false_incidents
+    per_day = how.per_day if isinstance(how, Ordered) else simulated.PER_DAY
     found = [of_one(law, budget, rows, seed, each) for seed in seeds]
     events = each * len(seeds)
     low, high = simulated.rate_interval(sum(found), events)
@@ -140,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0:20", help="FIRST:LAST, the last excluded")
     parser.add_argument("--days-before", type=int, metavar="EVENTS", help="a day; the reference is what came before")
     parser.add_argument("--seen", type=int, default=SEEN, help="live events before a change, with --days-before")
+    parser.add_argument("--one-in", type=int, metavar="N", help="judge a sample, until half of the events have come")
     parser.add_argument("--drifts", default=",".join(DRIFTS))
     given = parser.parse_args()
     ordered = None if given.days_before is None else Ordered(given.days_before, given.seen)
@@ -148,7 +163,8 @@ def main() -> None:
         found = [ramp(given.law, given.events, given.rows, seed) for seed in seeds]
         print(given.law, given.events, [None if f is None else round(f, 3) for f in found], flush=True)
     elif given.what == "null":
-        _null(given.law, given.budget, given.rows, seeds, given.events, ordered)
+        how = ordered if given.one_in is None else Sampled(given.one_in)
+        _null(given.law, given.budget, given.rows, seeds, given.events, how)
     else:
         _delays(given.law, given.rows, seeds, ordered, given.drifts.split(","))
 

@@ -18,7 +18,7 @@ from monitor.intake.reader import Intake
 from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import encode
-from monitor.state.unit import ObsoletePages, StatePage, Tick
+from monitor.state.unit import ObsoletePages, Slice, StatePage, Tick
 from monitor.watch import Watch, WatchSettings
 
 AT = 1_763_625_600.0
@@ -138,6 +138,7 @@ def test_a_replay_along_the_trail_is_equal_to_the_byte() -> None:
                 if isinstance(piece, Tick):
                     again.tick(piece.at)
                     continue
+                assert isinstance(piece, Slice)
                 records = [r for r in logs[piece.topic] if piece.start <= r.offset < piece.stop]
                 for at in range(0, len(records), poll):
                     again.feed(piece.topic, 0, records[at : at + poll])

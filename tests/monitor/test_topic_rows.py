@@ -45,7 +45,8 @@ def test_all_predictions_of_the_model_become_rows_without_identifiers(config: Pa
     assert code == 0, errors
     assert json.loads(said)["rows"] == 1_000
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 1_000 and all(set(r) <= {"model_version", "features", "prediction", "scores"} for r in rows)
+    assert len(rows) == 1_000 and json.loads(said)["teaches"].startswith("noise")
+    assert all(set(r) <= {"model_version", "features", "prediction", "scores", "ts"} for r in rows)
 
 
 def test_a_stretch_with_nothing_of_the_model_is_told(config: Path) -> None:

@@ -18,7 +18,7 @@ from monitor.metrics import Metrics
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.state.codec import decode, encode
 from monitor.state.rows import packed_trail, unpacked_trail
-from monitor.state.unit import CommitUnit, ObsoletePages, StatePage, Tick
+from monitor.state.unit import CommitUnit, ObsoletePages, Slice, StatePage, Tick
 from monitor.traffic_watch import DETECTOR
 from monitor.watch import WatchSettings
 
@@ -177,7 +177,7 @@ def test_a_stream_that_falls_silent_is_heard_by_ticks_but_a_backlog_is_not(error
         for piece in unpacked_trail(packed_trail(unit.trail)):
             if isinstance(piece, Tick):
                 again.tick(piece.at, piece.listening)
-            else:
+            elif isinstance(piece, Slice):
                 rows = range(piece.start, piece.stop)
                 again.feed(TOPIC, 0, [Record(TOPIC, 0, i, None, None, lines[i]) for i in rows])
         repeated = again.take_unit(unit.at)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from detectors.base import Context, Finding, Views
@@ -21,13 +23,14 @@ class Run:
         self.detector = QueryBudget(CONTEXT, QueryBudgetParams(**params))  # type: ignore[arg-type]
         self.findings: list[Finding] = []
 
-    def ask(self, who: list[tuple[str, float]], honest: bool = False, repeats: bool = False) -> Run:
+    def ask(self, who: list[tuple[str, float]], honest: bool = False, repeats: bool = False, one_in: int = 1) -> Run:
         for begin in range(0, len(who), 1_000):
             part = who[begin : begin + 1_000]
             events = credit(len(part), 1)
             for event, (client, at) in zip(events, part, strict=True):
                 event.client, event.time = client, START + at
             batch = build_batch("model:/credit", begin, events, [("t", 0, i, 0) for i in range(len(part))], SCHEMA)
+            batch = replace(batch, one_in=one_in)
             views = Views(batch, CONTEXT)
             yes, no, far = np.ones(len(part), np.bool_), np.zeros(len(part), np.bool_), np.full(len(part), np.inf)
             views.put("queries", Queries(no if repeats else yes, yes if honest else no, far, no))
@@ -59,6 +62,14 @@ def test_who_asks_far_more_than_its_peers_is_told_and_let_go() -> None:
     assert list(run.detector.advance(last + QUIET - 1)) == []
     (gone,) = run.detector.advance(last + QUIET + 1)
     assert isinstance(gone, Finding) and (gone.action, gone.cause) == ("recover", found.cause)
+
+
+def test_each_query_of_a_sample_counts_for_several() -> None:
+    (found,) = Run().ask(peers(), honest=True).ask(stream("c_thief", 625, 4.0, LATER), one_in=4).findings
+    (whole,) = Run().ask(peers(), honest=True).ask(stream("c_thief", 2_500, 1.0, LATER)).findings
+    assert found.measures[0].observed == whole.measures[0].observed and abs(found.time - whole.time) <= 4.0
+    calm = Run().ask(peers(), honest=True).ask(stream("c_thief", 625, 4.0, LATER))
+    assert calm.findings == []
 
 
 def test_a_busy_client_of_the_calibration_has_its_own_budget() -> None:

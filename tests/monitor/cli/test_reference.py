@@ -201,3 +201,45 @@ def test_a_bad_row_is_named(place: Place) -> None:
     made = place.directory / "made.jsonl"
     result = place.run("reference", "build", str(source), "--model", "m", "--out", str(made))
     assert result.exit_code == 1 and f"{source}:3: " in result.stderr and not made.exists()
+
+
+def timed(n: int, every: float) -> list[dict[str, Any]]:
+    """Rows with times in no order, labels and segments."""
+    more = [{"ts": 1_763_625_600.5 + i * every, "label": "no", "segment": "eu"} for i in range(n)]
+    return [row | extra for row, extra in zip(lines(n), reversed(more), strict=True)]
+
+
+def test_each_role_writes_what_it_needs(place: Place) -> None:
+    source, made = write(place.directory / "in.jsonl", timed(60, 3_600.0)), place.directory / "made"
+
+    def built(*options: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        made.unlink(missing_ok=True)
+        found = place.json("reference", "build", str(source), "--model", "m", "--out", str(made), *options)
+        return found, [json.loads(line) for line in made.read_bytes().splitlines()]
+
+    found, rows = built("--role", "noise")
+    times = [row["ts"] for row in rows]
+    assert times == sorted(times) and len(set(times)) == 60 and {row["label"] for row in rows} == {"no"}
+    assert found["role"] == "noise" and found["teaches"] == "noise and season" and found["rows_per_day"] == 24.4
+    assert (found["from"], found["to"]) == ("2025-11-20T08:00:00.500Z", "2025-11-22T19:00:00.500Z")
+    again = place.json("reference", "build", str(made), "--model", "m", "--role", "noise")
+    assert again["content_hash"] == found["content_hash"]
+    default, rows = built()
+    assert default["role"] == "target" and default["content_hash"] == found["content_hash"] and "ts" in rows[0]
+    target, rows = built("--role", "target")
+    assert target["teaches"] is None and not any("ts" in row for row in rows) and rows[0]["segment"] == "eu"
+    training, rows = built("--role", "training")
+    assert training["role"] == "training" and not any({"ts", "label"} & row.keys() for row in rows)
+    made.unlink()
+    text = place.run("reference", "build", str(source), "--model", "m", "--role", "training", "--out", str(made)).stdout
+    assert "name it under models.m.training_rows" in text.replace("\n", " ")
+
+
+def test_noise_without_times_and_training_rows_of_a_topic_are_refused(place: Place) -> None:
+    half = [*timed(20, 60.0), *lines(1)]
+    for rows in (lines(20), half, [row | {"ts": 1_763_625_600} for row in lines(20)]):
+        source = write(place.directory / "in.jsonl", rows)
+        result = place.run("reference", "build", str(source), "--model", "m", "--role", "noise")
+        assert result.exit_code == 1 and f"{source}: the noise is learnt" in result.stderr
+    result = place.run("reference", "build", "--topic", "t", "--model", "m", "--role", "training")
+    assert result.exit_code == 2

@@ -28,7 +28,7 @@ def test_status_as_tables(filled: Place) -> None:
     result = filled.run("status")
     assert result.exit_code == 0 and "No daemon is active." in result.stdout
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["credit-risk", "watching", "off", "7", "0", "0", "2", "2001-09-09", "01:46:40Z"] in lines
+    assert ["credit-risk", "watching", "off", "7", "100%", "0", "0", "2", "2001-09-09", "01:46:40Z"] in lines
     assert ["predictions", "0", "8", "8", "7", "1", "0", "0", "0"] in lines
     with filled.store() as store:
         assert store.acquire_lease("host:1", 30.0) is not None

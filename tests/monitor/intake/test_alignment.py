@@ -100,3 +100,46 @@ def test_a_quiet_partition_does_not_wait_for_a_busy_one_that_is_hours_behind() -
             waited = now
     assert waited is not None
     assert 4.9 <= waited <= LONGEST + 0.2
+
+
+def test_partitions_of_a_keyed_topic_do_not_wait_for_each_other() -> None:
+    aligner = Aligner(keyed={"t"})
+    aligner.own([A, B], 0.0)
+    aligner.add(B, records(B, [10_000.0, 10_001.0]), 0.0)
+    assert [r.partition for r in taken(aligner, 0.0)] == [1, 1]
+    aligner.add(A, records(A, [1.0]), 0.1)
+    aligner.add(B, records(B, [10_002.0]), 0.1)
+    assert len(taken(aligner, 0.1)) == 2
+
+
+def test_of_keyed_topics_partitions_of_one_number_wait_for_each_other_and_all_for_others() -> None:
+    labels = [TopicPartition("labels", i) for i in (0, 1)]
+    other = TopicPartition("other", 0)
+    aligner = Aligner(keyed={"t", "labels"})
+    aligner.own([A, B, *labels], 0.0)
+    aligner.add(A, records(A, [5.0]), 0.0)
+    aligner.add(B, records(B, [5.0]), 0.0)
+    aligner.add(labels[0], records(labels[0], [4.0, 6.0]), 0.0)
+    assert [(r.topic, r.timestamp) for r in taken(aligner, 0.0)] == [("labels", 4.0), ("labels", 6.0)]
+    assert [r.partition for r in taken(aligner, 1.1)] == [0, 1]  # a label of their models might have come till then
+    aligner.own([A, B, other], 2.0)
+    aligner.add(A, records(A, [1.0]), 2.0)
+    assert taken(aligner, 2.0) == []
+    aligner.add(other, records(other, [0.0]), 2.1)
+    assert taken(aligner, 2.1) == []  # for its sister, which may have an older one
+    assert [r.topic for r in taken(aligner, 3.05)] == ["other"]
+    assert [r.topic for r in taken(aligner, 3.2)] == ["t"]
+
+
+@given(TIMES, TIMES, TIMES)
+def test_with_keyed_topics_too_nothing_is_lost(
+    a: list[float | None], b: list[float | None], c: list[float | None]
+) -> None:
+    other = TopicPartition("other", 0)
+    aligner = Aligner(keyed={"t"})
+    aligner.own([A, B, other], 0.0)
+    for tp, times in ((A, a), (B, b), (other, c)):
+        aligner.add(tp, records(tp, times), 0.0)
+    found = [*taken(aligner, 0.0), *taken(aligner, 2.0)]
+    for tp, times in ((A, a), (B, b), (other, c)):
+        assert [r.offset for r in found if (r.topic, r.partition) == tp] == list(range(len(times)))
