@@ -3,6 +3,7 @@
 Same cause: same subject and account, and the alarm falls within 1,000 events (40 blocks of 25) of the incident's
 last alarm. Exact rules name their cause; it stays one cause until it recovers. A field that vanishes breaks a rule
 and moves statistics as well: rule and drift findings about the same field within 1,000 events are one cause too.
+A drift that is the doing of certain clients is a cause of its own, and gives way to an attack by all of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ MAX_MEASURES = 64
 """Stored measures per incident: a storm of alarms of one cause must not grow a row without bound."""
 SUPERSEDES = "supersedes"
 """Key of `Finding.detail`: causes, a line each, whose incidents this finding's incident takes over."""
+ATTACKS = frozenset({"adversarial_input", "model_extraction", "membership_inference"})
+"""Kinds of incidents that say what a client does to the model."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -125,6 +128,8 @@ class IncidentBook:
         incident = self._put(self._opened(sighting) if live is None else self._fed(live, sighting))
         if SUPERSEDES in finding.detail:
             self._supersede(finding.detail[SUPERSEDES], incident, finding.time)
+        if incident.kind in ATTACKS:
+            self._explain(incident, finding.time)
         return incident
 
     def acknowledge(self, incident: str, by: str) -> Incident:
@@ -166,7 +171,9 @@ class IncidentBook:
         """One cause is gone: of a rule by its name, of an account's alarm by the id of the incident it opened."""
         finding = sighting.finding
         by_id = self._live.get(finding.cause)
-        holder = finding.account if by_id is not None else finding.cause
+        holder = finding.cause
+        if by_id is not None:
+            holder = finding.account if finding.account in by_id.held_by else by_id.cause
         candidates = [by_id] if by_id is not None else self.open()
         for incident in candidates:
             if incident.subject == sighting.subject and holder in incident.held_by:
@@ -183,8 +190,33 @@ class IncidentBook:
             if incident.subject == by.subject and incident.id != by.id and not over.isdisjoint(incident.held_by):
                 self.resolve(incident.id, at, f"superseded by {by.id}")
 
-    def _opened(self, sighting: Sighting) -> Incident:
+    def _attackers(self, subject: str) -> set[str]:
+        """Clients of the open attacks on a model."""
+        return {
+            client
+            for incident in self._live.values()
+            if incident.kind in ATTACKS and incident.subject == subject
+            for client in _clients(incident)
+        }
+
+    def _explain(self, attack: Incident, at: float) -> None:
+        """Data that moved because of the attackers alone is told by the attack: such drifts close with a link."""
+        attackers = self._attackers(attack.subject)
+        for incident in self.open():
+            moved = incident.subject == attack.subject and incident.account == "drift" and _clients(incident)
+            if moved and moved <= attackers:
+                self.resolve(incident.id, at, f"superseded by {attack.id}")
+
+    def _severity(self, sighting: Sighting) -> Severity:
+        """Of a finding. What attackers that are known already move is worth a line and no page."""
         finding = sighting.finding
+        clients = {s.id for s in finding.subjects if s.type == "client"}
+        if finding.account == "drift" and clients and clients <= self._attackers(sighting.subject):
+            return "info"
+        return finding.severity
+
+    def _opened(self, sighting: Sighting) -> Incident:
+        finding, severity = sighting.finding, self._severity(sighting)
         incident = Incident(
             id=incident_id(sighting.model, finding.kind, finding.cause, sighting.trigger),
             subject=sighting.subject,
@@ -193,8 +225,8 @@ class IncidentBook:
             kind=finding.kind,
             account=finding.account,
             cause=finding.cause,
-            severity=finding.severity,
-            severity_max=finding.severity,
+            severity=severity,
+            severity_max=severity,
             status="open",
             model_version=finding.model_version,
             opened_at=finding.time,
@@ -215,7 +247,8 @@ class IncidentBook:
         finding = sighting.finding
         known = {(s.type, s.id) for s in incident.subjects}
         new = tuple(s for s in _subjects(finding, sighting.event_id) if (s.type, s.id) not in known)
-        worse = finding.severity if _RANK[finding.severity] > _RANK[incident.severity] else incident.severity
+        severity = self._severity(sighting)
+        worse = severity if _RANK[severity] > _RANK[incident.severity] else incident.severity
         measures = _merged(incident, finding)
         if worse != incident.severity and incident.status == "silenced":
             incident = _audible(incident)  # the silence was for what it was
@@ -237,6 +270,10 @@ class IncidentBook:
 def _audible(incident: Incident) -> Incident:
     status: Status = "open" if incident.acknowledged_by is None else "acknowledged"
     return replace(incident, status=status, silenced_until=None)
+
+
+def _clients(incident: Incident) -> set[str]:
+    return {s.id for s in incident.subjects if s.type == "client"}
 
 
 def _holder(finding: Finding) -> str:

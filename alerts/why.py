@@ -17,7 +17,9 @@ QUERIES = "queries"
 PSI = "psi"
 ACCURACY = "estimated_accuracy"
 """Statistic of the measure that says how right the model probably is, by its scores."""
-DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY)
+BLAME = "part_of_the_change"
+"""Statistic of the measure that says how much of a drift is a client's doing; `expected` is its share of queries."""
+DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME)
 """Statistics of measures that describe a change beside the one that is told: population stability index, distances,
 median."""
 NAMED = 3
@@ -56,6 +58,9 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
         text += f"; PSI {number(index)}"
     for measure in [m for m in measures if m.statistic == ACCURACY][:1]:
         text += f"; estimated accuracy {number(measure.expected)} → {number(measure.observed)}"
+    for blamed in [m for m in measures if m.statistic == BLAME][:NAMED]:
+        part, share = number(100 * blamed.observed), number(100 * blamed.expected)
+        text += f"; {blamed.stream} makes {part} % of the change with {share} % of the queries"
     for unit in [m for m in measures if m.statistic == UNIT][:NAMED]:
         text += f"; {_name(unit)} looks like another unit (× {number(unit.observed)})"
     ratio = [m for m in measures if m.statistic == EVIDENCE]

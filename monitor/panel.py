@@ -201,11 +201,12 @@ class Panel:
         self._report(batch, report)
 
     def _run(self, seen: Batch, runners: Iterable[_Runner], suspicion: bool = True) -> None:
-        views = self._views(seen)
+        views, known = self._views(seen), len(self._found)
         for runner in runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
         if suspicion:
             self._suspect(lambda suspicion: suspicion.judge(seen, views))
+            self._blame(known, seen)
 
     def detect_labels(self, batch: LabelBatch, report: Report) -> None:
         """Run the detectors of labels over joined ones, a few at a time: what fails in a segment must not be told of
@@ -399,6 +400,15 @@ class Panel:
             self.failures.append((ATTACK, whereabouts(error)))
         self.failures += [(ATTACK, failure) for failure in self.suspicion.failures]
         self.suspicion.failures.clear()
+
+    def _blame(self, known: int, seen: Batch) -> None:
+        """Name the clients whose doing the drifts of this batch are, once everything is known of its queries."""
+        for one in self._found[known:]:
+            try:
+                if self.suspicion is not None:
+                    one.finding = self.suspicion.blamed(one.finding, seen)
+            except Exception as error:
+                self.failures.append((ATTACK, whereabouts(error)))
 
     def _settle(self, detector: Detector, evidence: Evidence, batch: Rows) -> None:
         verdict = self.account.judge(evidence)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from alerts.attribution import (
     attack_of_move,
 )
 from alerts.incidents import SUPERSEDES
-from alerts.why import QUERIES
+from alerts.why import BLAME, QUERIES
 from detectors.base import (
     F64,
     JOINS,
@@ -44,6 +44,7 @@ from detectors.base import (
     Views,
 )
 from detectors.client_account import ClientAccount
+from detectors.moves.blame import LEAST, MOST_OF_IT
 from detectors.moves.second_stage import Naming, SecondStage
 from detectors.queries.query_budget import budget_cause
 from monitor.printable import whereabouts
@@ -188,6 +189,34 @@ class Suspicion:
             self.failures.append(whereabouts(error))
             return {}
         return {naming.client: naming for naming in found}
+
+    def blamed(self, finding: Finding, batch: Batch) -> Finding:
+        """A drift found in the batch judged last, with the clients named whose doing it is, if it is the doing of a
+        single one, or of the suspects."""
+        if self._second is None or finding.account != "drift" or finding.action != "open" or finding.row < 0:
+            return finding
+        features = {s.id for s in finding.subjects if s.type == "feature"}
+        parts = self._second.blame(batch, finding.row, features, finding.onset)
+        guilty = [p for p in parts[:1] if p.part >= MOST_OF_IT and p.n >= LEAST]
+        if not guilty:
+            guilty = [p for p in parts if p.client in self._named and p.part > 0]
+            if sum(p.part for p in guilty) < MOST_OF_IT or sum(p.n for p in guilty) < LEAST:
+                return finding
+        now = float(batch.time[finding.row])
+        told = tuple(
+            Measure(
+                SECOND_STAGE, f"client {p.client}", p.part, p.n / p.of, "share", p.of, finding.onset, now,
+                statistic=BLAME,
+            )
+            for p in guilty
+        )  # fmt: skip
+        clients = tuple(SubjectRef("client", p.client) for p in guilty)
+        return replace(
+            finding,
+            subjects=(*finding.subjects, *clients),
+            measures=(*finding.measures, *told),
+            cause=f"moved by {guilty[0].client}",
+        )
 
     def advance(self, watermark: float) -> Iterator[Finding]:
         """Let go whoever has been quiet for a day."""

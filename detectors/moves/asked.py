@@ -86,6 +86,7 @@ class Cells:
     """Turns the input columns of batches into cells, by the vocabulary of a reference."""
 
     def __init__(self, rows: Batch) -> None:
+        self.names = (*rows.numeric.names, *rows.category.names)
         self.numbers = len(rows.numeric.names)
         self.known = np.array([len(words) for words in rows.category.vocabulary], np.int64)
         self._codes: dict[str, int] = {}

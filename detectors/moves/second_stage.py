@@ -8,7 +8,7 @@ those with least evidence go first.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from detectors.base import F64, I64, Batch, Context, Page, StateError, Views
 from detectors.moves.asked import ACROSS, Asked, labels_of
+from detectors.moves.blame import parts
 from detectors.moves.campaigns import LEAST, Campaigns, Snapshot
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
@@ -47,6 +48,16 @@ class Naming:
     """The client that began the campaign it belongs to, if that is another one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Blamed:
+    """A client with its part of a change of the data, 1 for all of it, and its `n` of the `of` queries since then."""
+
+    client: str
+    part: float
+    n: int
+    of: int
+
+
 class SecondStage:
     """Trails of the watched clients of one model, and the recent queries they begin with."""
 
@@ -61,6 +72,8 @@ class SecondStage:
         self._measured = self._changed = False
         self._list = WatchList(self._scale, self._honest, self._recent)
         self._campaigns = Campaigns(self._scale, self._honest)
+        self._rows: I64 = np.zeros(0, np.int64)
+        """Of the batch judged last: which of its events were distinct queries."""
         self._snapshots: list[Snapshot] = []
         """Of the clients under watch, as they were in the batch at hand."""
         self._looks: dict[str, list[tuple[int, Look]]] = {}
@@ -80,6 +93,21 @@ class SecondStage:
         """What a client's queries looked like up to `row` of the batch judged last; None if it was not watched."""
         looks = self._looks.get(client, ())
         return next((look for at, look in reversed(looks) if at <= row), None)
+
+    def blame(self, batch: Batch, row: int, fields: Collection[str], onset: float) -> list[Blamed]:
+        """Whose queries changed these input fields (outputs: the predicted class), largest part first.
+
+        Of the distinct queries up to `row` of the batch judged last; only clients of that batch can be named.
+        """
+        asked = self._recent.all()
+        asked = asked.rows(slice(0, len(asked) - int((self._rows > row).sum())))
+        columns = [j for j, name in enumerate(self._scale.cells.names) if name in fields]
+        values, categories = asked.cells[:, columns], sum(j >= self._scale.numbers for j in columns)
+        if not columns:
+            values, categories = asked.label[:, None].astype(np.float32), 1
+        name_of = {hash_name(name): name for name in batch.clients}
+        found = parts(asked.owner, values, asked.time >= onset, categories)
+        return [Blamed(name_of[p.owner], p.part, p.n, p.of) for p in found if p.owner in name_of]
 
     def release(self, client: str) -> None:
         """Watch this client no longer: it is named, or forgotten."""
@@ -103,7 +131,7 @@ class SecondStage:
         when one is suspected. Declared `services` join no campaign.
         """
         batch, queries = views.batch, views.get("queries")
-        rows = np.flatnonzero(queries.distinct)
+        rows = self._rows = np.flatnonzero(queries.distinct)
         asked = self._asked(views, queries, evidence, rows)
         self._measure(asked, bool(queries.honest.all()))
         self._looks, self._snapshots = {}, []

@@ -214,3 +214,58 @@ def test_a_silenced_incident_still_resolves() -> None:
     (incident,) = book.open()
     closed = book.apply(sighting(300, cause=incident.id, action="recover"))
     assert closed is not None and closed.status == "resolved"
+
+
+def attack(position: int, client: str, kind: str = "model_extraction") -> Sighting:
+    return sighting(
+        position, f"t/0/{position}/0", account="attack", kind=kind, cause=f"client:{client}:{kind}",
+        subjects=(SubjectRef("client", client),),
+    )  # fmt: skip
+
+
+def moved(position: int, *clients: str, **changes: Any) -> Sighting:
+    """A drift that is the doing of these clients."""
+    subjects = (SubjectRef("feature", "age"), *(SubjectRef("client", c) for c in clients))
+    return sighting(position, f"t/0/{position}/0", subjects=subjects, cause=f"moved by {clients[0]}", **changes)
+
+
+def test_a_drift_of_one_client_is_an_incident_apart_and_closes_when_it_has_recovered() -> None:
+    book = IncidentBook()
+    everybody = book.apply(sighting(100))
+    one = book.apply(moved(200, "c_a"))
+    again = book.apply(moved(300, "c_a"))
+    assert everybody and one and again
+    assert one.id == again.id != everybody.id
+    assert one.severity == "warning"
+    closed = book.apply(sighting(900, action="recover", cause=one.id, subjects=()))
+    assert closed and closed.id == one.id and closed.status == "resolved"
+    assert [i.id for i in book.open()] == [everybody.id]
+
+
+def test_a_drift_by_attackers_gives_way_to_the_attack() -> None:
+    book = IncidentBook()
+    everybody, drift, two = (
+        book.apply(sighting(100)),
+        book.apply(moved(150, "c_a")),
+        book.apply(moved(160, "c_b", "c_a")),
+    )
+    assert everybody and drift and two
+    unusual = book.apply(attack(170, "c_a", "unusual_client"))
+    assert unusual and {i.id for i in book.open()} == {everybody.id, drift.id, two.id, unusual.id}
+    named = book.apply(attack(200, "c_a"))
+    assert named
+    assert {i.id for i in book.open()} == {everybody.id, two.id, unusual.id, named.id}
+    closed = next(i for i in book.take_changes() if i.id == drift.id)
+    assert closed.status == "resolved" and closed.resolution == f"superseded by {named.id}"
+    other = book.apply(attack(300, "c_b", "adversarial_input"))
+    assert other and {i.id for i in book.open()} == {everybody.id, unusual.id, named.id, other.id}
+
+
+def test_what_a_known_attacker_moves_pages_nobody() -> None:
+    book = IncidentBook()
+    book.apply(attack(100, "c_a"))
+    mine, others = book.apply(moved(200, "c_a")), book.apply(moved(210, "c_b", "c_a"))
+    assert mine and others
+    assert (mine.severity, others.severity) == ("info", "warning")
+    elsewhere = book.apply(replace(moved(220, "c_a"), subject="model:/other"))
+    assert elsewhere and elsewhere.severity == "warning"

@@ -47,10 +47,23 @@ def test_a_drift_is_one_incident_and_honest_traffic_none(
     assert [(i.kind, i.model) for i in found.incidents] == [("feature_drift", "credit-risk")]
     incident = found.incidents[0]
     assert "income" in {s.id for s in incident.subjects}
+    assert {s.type for s in incident.subjects} == {"feature"}  # all clients have moved: nobody is to blame
     assert incident.opened_at > START + 60
     assert (found.records, found.rejected, found.models) == (5_000, {}, {"model:/credit-risk": "watching"})
     quiet = run_backtest([written(tmp_path / "honest.jsonl", traffic[1])], reference)
     assert quiet.incidents == [] and quiet.records == 3_000
+
+
+def test_a_drift_that_is_one_clients_doing_names_it(tmp_path: Path, reference: Path) -> None:
+    simulated = CreditTraffic(5)
+    busiest, events = simulated.clients[0], simulated.events(6_000, START, 50.0)
+    for event in events[3_000:]:
+        if event["client"] == busiest:
+            event["features"]["income"] = round(event["features"]["income"] / 1.6, -1)
+    (incident,) = run_backtest([written(tmp_path / "one.jsonl", events)], reference).incidents
+    assert (incident.kind, incident.severity) == ("feature_drift", "warning")
+    assert [s.id for s in incident.subjects if s.type == "client"] == [busiest]
+    assert f"client {busiest} makes" in incident.why and "% of the change with" in incident.why
 
 
 def test_one_file_or_several_packed_or_not_give_the_same_detections(
