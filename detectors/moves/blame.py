@@ -1,7 +1,7 @@
 """Whose queries moved the data: if all clients change it is a drift, if one does it is that client.
 
 The distance between the queries since the onset and those before is taken where their distribution functions are
-furthest apart. There it is a sum over clients, of their share of the queries times how far their own lie from before,
+furthest apart, or over the categories that have become more. There it is a sum over clients, of their share of the queries times how far their own lie from before,
 so that each client's part of the change is exact.
 """
 
@@ -59,8 +59,8 @@ def _parts(code: I64, values: F32, before: F32, category: bool) -> F64:
         words, word = np.unique(np.concatenate([values, before]), return_inverse=True)
         now = np.bincount(word[: len(values)], minlength=len(words)) / len(values)
         was = np.bincount(word[len(values) :], minlength=len(words)) / len(before)
-        at = int(np.argmax(np.abs(now - was)))
-        inside, usual = values == words[at], was[at]
+        rising = now > was
+        inside, usual = rising[word[: len(values)]], was[rising].sum()
     else:
         points = np.unique(values)
         now = np.searchsorted(np.sort(values), points, side="right") / len(values)

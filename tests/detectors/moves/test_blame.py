@@ -29,10 +29,10 @@ def of(found: list[Part], owner: int) -> float:
 @pytest.mark.parametrize("column", [0, 2])
 def test_one_client_that_moves_makes_all_of_the_change(column: int) -> None:
     owner, values, later = asked(1)
-    values[later & (owner == 2), column] += 3
+    values[later & (owner == 0), column] += 3
     first = parts(owner, values[:, [column]], later, int(column == 2))[0]
-    assert first.owner == 2 and first.part > MOST_OF_IT
-    assert (first.n, first.of) == (int((later & (owner == 2)).sum()), 200)
+    assert first.owner == 0 and first.part > MOST_OF_IT
+    assert (first.n, first.of) == (int((later & (owner == 0)).sum()), 200)
 
 
 @pytest.mark.parametrize("seed", range(10))
