@@ -51,6 +51,7 @@ from detectors.drift.smallest import Sensitivity, Stakes, sensitivity
 from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
+from detectors.drift.thinned import Thinned
 from detectors.drift.warm import learn_ordered
 from detectors.performance.expected_accuracy import expected_accuracy
 
@@ -72,7 +73,7 @@ class PredictiveDrift(Detector):
     raises = ("feature_drift", "prediction_drift", "data_quality", "multivariate_drift")
     scope = "feature"
     inputs = frozenset({"features", "reference"})
-    state_version = 2
+    state_version = 3
     views = ("bins",)
     account = "drift"
     share = 0.85
@@ -88,6 +89,7 @@ class PredictiveDrift(Detector):
         self._split = len(self._bets.weight)
         self._memory = params.memory or memory_of(context.events_per_day)
         self._swings = [slipping_swing(x, self._memory, context.events_per_day) for x in (allowed.later, allowed.start)]
+        self._allowed = (allowed.later, allowed.start)
         self._begin()
 
     def _begin(self) -> None:
@@ -99,6 +101,7 @@ class PredictiveDrift(Detector):
             learn_ordered(self.context.reference, self._target, self._noise, self.calendar)
         self._history = History(self._target)
         self._cutter = BlockCutter(self._target, self.calendar)
+        self._thinned = Thinned(self._memory)
         self._departure = Departure(len(self._target_bets.sums), len(self._target_bets.weight))
         self._runs = Runs(streams)
         self._block = 0
@@ -134,6 +137,8 @@ class PredictiveDrift(Detector):
         if not len(batch):
             return
         self._changed = True
+        if self._thinned.see(batch.one_in, self._block):
+            self._next_refresh = self._block
         blocks = self._cutter.cut(batch, views.get("bins"))
         done = 0
         while done < len(blocks):
@@ -197,7 +202,8 @@ class PredictiveDrift(Detector):
     def _open_group(self) -> None:
         if self._block >= self._next_refresh:
             known = self._lived >= self.params.season_hours * 3_600
-            self._early, self._season = not known, self._swings[not known]
+            self._thinned.allow()
+            self._early, self._season = not known, self._swing(not known)
             self._tilt = rate_tilt(self._null, self._season[self._target.sums :])
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
@@ -209,6 +215,12 @@ class PredictiveDrift(Detector):
             self._noise_changed = True
         self._history.open_group(self._block, self._null)
         self._odds = None
+
+    def _swing(self, early: bool) -> F64:
+        """The season that is allowed for."""
+        if self._thinned.allowed == 1:
+            return self._swings[early]
+        return slipping_swing(self._allowed[early], self._memory, self.context.events_per_day / self._thinned.allowed)
 
     def _doubt_order(self) -> None:
         """Forget what the order of the reference taught where live traffic turns out to be far denser: rows drawn
@@ -377,6 +389,7 @@ class PredictiveDrift(Detector):
             "season": np.array([self._lived, self._early, *([1.0] if self.calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
+            "thinned": self._thinned.page(),
             "sums": self._totals.sums.copy(),
             "squares": self._totals.squares.copy(),
             "counts": self._totals.counts.copy(),
@@ -392,7 +405,8 @@ class PredictiveDrift(Detector):
         self._departure.load(page)
         self._runs.load(page)
         self._lived, self._early = float(page["season"][0]), bool(page["season"][1] > 0)
-        self._season = self._swings[self._early]
+        self._thinned.load(page["thinned"])
+        self._season = self._swing(self._early)
         self._tilt = page["tilt"].astype(np.float64)
         self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
         for fault in json.loads(page["faults"].tobytes()):

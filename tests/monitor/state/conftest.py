@@ -25,6 +25,7 @@ from monitor.state.unit import (
     PartitionCounts,
     Position,
     ReferenceRow,
+    Sampled,
     Slice,
     StatePage,
     SubjectRow,
@@ -150,6 +151,7 @@ def nth_unit(n: int) -> CommitUnit:
     unit.trail = [
         Slice("p", 0, was, was + 4),
         Tick(100.5 + n, n == 1),
+        Sampled("model:/credit", 2 * n),
         Slice("p", 1, was, now),
         Slice("p", 0, was + 4, now),
     ]
@@ -159,7 +161,9 @@ def nth_unit(n: int) -> CommitUnit:
         StatePage("model:/credit", "drift_counts", "h1", f"client-{n}", 3, {"seen": np.array([n], np.int64)}),
     ]
     unit.subjects = [
-        SubjectRow("model:/credit", "credit", "", now, n, n, now, 3, True, "watching", "calibrating", False, 1e3 + n),
+        SubjectRow(
+            "model:/credit", "credit", "", now, n, n, now, 3, True, "watching", "calibrating", False, 1e3 + n, 0.5, n
+        ),
         SubjectRow("access:a", None, "", 0, 0, 0, now, 2, True, "calibrating", "off", False, float("-inf")),
     ]
     unit.incidents = [an_incident(alarms=n), an_incident(id=f"inc_new_{n}", opened_at=1000.0 + n)]
