@@ -1,8 +1,8 @@
 """Whose queries moved the data: if all clients change it is a drift, if one does it is that client.
 
 The distance between the queries since the onset and those before is taken where their distribution functions are
-furthest apart, or over the categories that have become more. There it is a sum over clients, of their share of the queries times how far their own lie from before,
-so that each client's part of the change is exact.
+furthest apart, or over the categories that have become more. There it is a sum over clients, of their share of the
+queries times how far their own lie from before, so that each client's part of the change is exact.
 """
 
 from __future__ import annotations
