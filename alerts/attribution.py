@@ -40,11 +40,13 @@ _MOVE_SPEAKS_FOR: Final = {
     "probe": "adversarial_input",
     "twin": "adversarial_input",
     "follow": "adversarial_input",
+    "heed": "adversarial_input",
     "near": "adversarial_input",
     "margin": "adversarial_input",
     "outlier": "model_extraction",
     "dependence": "model_extraction",
     "grid": "model_extraction",
+    "joint": "model_extraction",
     "sweep": "model_extraction",
 }
 MOVE_WORDS: Final = {
@@ -54,11 +56,13 @@ MOVE_WORDS: Final = {
     "probe": "change one number hardly, field by field",
     "twin": "mirror the one before in a single field",
     "follow": "go on from the one before where it had come closer to another answer",
+    "heed": "were made from the one before, or not, as the answers were",
     "near": "begin anew, close to queries of other clients",
     "margin": "begin anew, at the decision boundary",
     "outlier": "begin anew, far from the reference data",
     "dependence": "begin anew, with fields that do not belong together",
     "grid": "begin anew, with values between those of the data, as mixtures of real records have",
+    "joint": "begin anew, unusual in several ways at once",
     "sweep": "change one or two fields of one record",
 }
 """What the queries did that name an attacker, as a why says it after "312 of 340 queries"."""

@@ -13,6 +13,8 @@ from detectors.views.projection import F32, MAX_ROWS, Projection
 DISCRETE = 32
 """Numbers of more distinct values than this are also on the grid between the values of the reference."""
 _COARSEST = 9
+FINEST = 1e-4
+"""Share of their usual range to which numbers count as rounded even where no decimal step is seen."""
 
 
 class Scale:
@@ -32,6 +34,14 @@ class Scale:
         self.levels: I64 = np.array([len(v) for v, _ in self._values], np.int64)
         """Distinct values of each column of the reference."""
         self._step = [_resolution(self.rows[:, j]) for j in range(self.numbers)]
+        self.rounded: I64 = np.flatnonzero(np.array(self._step, np.float64))
+        """Numeric columns whose values are multiples of some decimal step."""
+        self.unit: F64 = np.array(self._step, np.float64)[self.rounded]
+        """That step."""
+        self.reach: F64 = _reach(self.rows[:, self.rounded])
+        """How far their values lie apart."""
+        self.scaled_unit: F64 = np.maximum(np.array(self._step, np.float64) / projection.width, FINEST)
+        """That step of each number, in units of its usual range."""
         self._sorted: F32 = np.sort(self.rows[:, : self.numbers], axis=0)
         self.grained: I64 = np.flatnonzero(self.levels[: self.numbers] < 0.1 * len(self.rows))
         """Numeric columns with few distinct values."""
@@ -115,6 +125,16 @@ class Scale:
         """A small step."""
         self.radius = float(np.quantile(pairs, 0.05)) if len(pairs) else 0.0
         """How far a path may lead from where it began."""
+
+
+def _reach(columns: F32) -> F64:
+    """(columns,) largest value less the smallest, missing ones left out; 1 where all are one."""
+    there = np.where(np.abs(columns) < HUGE, columns.astype(np.float64), np.nan)
+    if not len(there):
+        return np.ones(columns.shape[1])
+    apart = np.fmax.reduce(there, axis=0) - np.fmin.reduce(there, axis=0)
+    reach: F64 = np.where(apart > 0, apart, 1.0)
+    return reach
 
 
 def _resolution(column: F32) -> float:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from detectors.base import F64, I64, Bool, Page, StateError
+from detectors.moves import rounded
 from detectors.moves.scale import Scale
 from detectors.views.projection import F32
 
@@ -82,7 +83,9 @@ class Relation:
     """The same step as the one before."""
     follows: bool | None
     """Made from the previous query rather than from that one's parent; None where there is no parent."""
-    improved: bool
+    outcome: int
+    """What the previous query brought, against what that one was made from: 0 the same answer no less sure, 1 less
+    sure, 2 another answer."""
 
 
 class Window:
@@ -132,7 +135,7 @@ class Window:
         back = self.n - 1 - int(np.argmax(equal[::-1]))
         copy = same @ q.copied + d * math.log(1 - COPIED)
         k = int(np.argmax(copy))
-        follows, improved = self._follow(q, float(distance[-1]))
+        follows, outcome = self._follow(q, float(distance[-1]))
         mirror, even = self._mirrored(q, gap, float(distance[-1]), same, scale)
         return Relation(
             nearest=self.n - b,
@@ -143,13 +146,13 @@ class Window:
             copy=float(copy[k]),
             copied=self.n - k,
             flip=int(self._told[at, 0][b]) != q.label,
-            line=self._on_line(gap, distance, same),
+            line=self._on_line(gap, distance, same) or self._on_rounded_line(q, distance, scale),
             mirror=mirror,
             twin=mirror and int(equal[-1]) == d - 1,
             probe=self._probes(q, distance, same, equal, scale),
             even=even,
             follows=follows,
-            improved=improved,
+            outcome=outcome,
         )
 
     def take(self, q: Query, relation: Relation | None, thread: int) -> None:
@@ -200,6 +203,16 @@ class Window:
         moved = np.minimum(np.minimum((~same[a]).sum(axis=1), (~same[b]).sum(axis=1)), between)
         return bool((lead & (length > 0) & (moved >= LINE_CELLS)).any())
 
+    def _on_rounded_line(self, q: Query, distance: F64, scale: Scale) -> bool:
+        """The same of numbers that the model's interface rounds."""
+        columns = scale.rounded
+        if len(columns) < LINE_CELLS or self.n < 2:
+            return False
+        order = np.argsort(distance, kind="stable")
+        some = np.concatenate([order[: NEIGHBOURS // 2], order[NEIGHBOURS // 2 :][-(NEIGHBOURS // 2) :]])
+        held = self._cells[self._begin + some][:, columns].astype(np.float64)
+        return rounded.on_some_line(q.cells[columns].astype(np.float64), held, scale.unit, scale.reach)
+
     def _probes(self, q: Query, distance: F64, same: Bool, equal: I64, scale: Scale) -> bool:
         """Whether this query and the previous one are some third one with one number hardly changed, not the same
         number as two queries ago: a derivative is being measured number by number."""
@@ -224,7 +237,7 @@ class Window:
         if not found and self.n > 2:
             apart = self._points[self._begin : last] - middle
             found = bool((np.einsum("ij,ij->i", apart, apart) < tolerance**2).any())
-        found = found or self._mirrored_fields(q)
+        found = found or self._mirrored_fields(q, scale)
         even = False
         if self.n >= 2:
             change = gap[-1] + (self._points[last] - self._points[last - 1])
@@ -235,28 +248,33 @@ class Window:
         novel = (len(q.cells) - int(np.count_nonzero(same.any(axis=0)))) / max(1, moved)
         return novel >= 0.3 or moved <= EDIT_CELLS or step < scale.spacing, even
 
-    def _mirrored_fields(self, q: Query) -> bool:
-        """The same where clipping has spoilt some fields: three tenths of those that moved share their midpoint."""
+    def _mirrored_fields(self, q: Query, scale: Scale) -> bool:
+        """The same where clipping has spoilt some fields, or rounding all of them: three tenths of those that moved
+        share their midpoint."""
         held = min(self._steps, _FIELD_MIDPOINTS)
         if held < 2:
             return False
         move = np.abs(q.scaled - self._scaled)
         moved = move > 1e-6
         count = int(np.count_nonzero(moved))
-        if count < 6:
+        if count < rounded.FIELDS:
             return False
         apart = np.abs(self._field_mid[_ring(self._steps, held, _FIELD_MIDPOINTS)] - (q.scaled + self._scaled) / 2)
+        if rounded.mirrored(move, apart, scale.scaled_unit):
+            return True
+        if count < 6:
+            return False
         same = (apart <= 0.02 * move) & moved
         return bool(same.sum(axis=1).max() >= max(3, 0.3 * count))
 
-    def _follow(self, q: Query, step: float) -> tuple[bool | None, bool]:
+    def _follow(self, q: Query, step: float) -> tuple[bool | None, int]:
         if not self._parent[-1]:
-            return None, False
+            return None, 0
         gap = self._parent[:-3] - q.point
         label, margin = self._parent[-3], self._parent[-2]
         was, its = self._told[self._begin + self.n - 1, :2]
-        improved = bool(was != label or its < margin)
-        return step < math.sqrt(float(np.einsum("i,i->", gap, gap))), improved
+        outcome = 2 if was != label else int(its < margin)
+        return step < math.sqrt(float(np.einsum("i,i->", gap, gap))), outcome
 
     def page(self) -> Page:
         """Everything, as arrays."""
