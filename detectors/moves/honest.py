@@ -9,9 +9,10 @@ import numpy as np
 from detectors.base import F64, I32, I64, Page, StateError
 from detectors.moves.asked import Asked
 from detectors.moves.joint import PARTS, surprise
+from detectors.moves.relations import Query, copied_gain
 from detectors.moves.scale import Scale
 from detectors.moves.steps import DEFAULT_RATES, FLIP, LINE, MIRROR, PROBE, TWIN, rates
-from detectors.moves.window import Query, Window, copied_gain
+from detectors.moves.window import Window
 from detectors.queries.calibration import PER_CLIENT
 from detectors.views.projection import F32
 
@@ -188,10 +189,10 @@ def _measured(asked: Asked, order: I64, scale: Scale) -> F64:
     hits, seen = np.zeros(5), np.zeros(5)
     queries = queries_of(asked, scale)
     for rows in np.split(order, np.flatnonzero(np.diff(asked.owner[order])) + 1):
+        if len(rows) == 1:
+            continue
         window = Window(asked.cells.shape[1], scale.projection.dimensions, scale.numbers)
-        for q in (queries[row] for row in rows[:PER_CLIENT].tolist()):
-            relation = window.relate(q, scale) if window.n else None
-            window.take(q, relation, 0)
+        for relation in window.relate([queries[row] for row in rows[:PER_CLIENT].tolist()], scale):
             if relation is None:
                 continue
             seen[[LINE, MIRROR, PROBE, TWIN]] += 1
