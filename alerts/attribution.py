@@ -17,6 +17,7 @@ _SPEAKS_FOR: Final = {
     "margin_queries": "adversarial_input",
     "outlier_queries": "model_extraction",
     "independent_queries": "model_extraction",
+    "finer_queries": "model_extraction",
     "training_row_queries": "membership_inference",
 }
 WORDS: Final = {
@@ -24,6 +25,7 @@ WORDS: Final = {
     "margin_queries": "queries at the decision boundary",
     "outlier_queries": "queries far from the reference data",
     "independent_queries": "queries whose fields do not belong together",
+    "finer_queries": "queries with more decimals than the data",
     "training_row_queries": "queries that repeat training rows",
 }
 """What each test counts, as a why says it."""
@@ -40,7 +42,6 @@ _MOVE_SPEAKS_FOR: Final = {
     "probe": "adversarial_input",
     "twin": "adversarial_input",
     "follow": "adversarial_input",
-    "heed": "adversarial_input",
     "near": "adversarial_input",
     "margin": "adversarial_input",
     "outlier": "model_extraction",
@@ -56,7 +57,6 @@ MOVE_WORDS: Final = {
     "probe": "change one number hardly, field by field",
     "twin": "mirror the one before in a single field",
     "follow": "go on from the one before where it had come closer to another answer",
-    "heed": "were made from the one before, or not, as the answers were",
     "near": "begin anew, close to queries of other clients",
     "margin": "begin anew, at the decision boundary",
     "outlier": "begin anew, far from the reference data",

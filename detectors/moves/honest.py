@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,14 +20,31 @@ from detectors.views.projection import F32
 CLASS_LEAST: Final = 200
 """Honest queries of a class from which on it has p-values of its own."""
 SAMPLE: Final = 1_000
-SIZES: Final = (8, 16, 32, 64, 128)
+SIZES: Final = (8, 16, 32, 48, 64, 96, 128)
 """Numbers of queries at which a client's mix is compared with an honest one."""
 _DRAWS: Final = 200
+_ODD: Final = 1.9
+"""Standard deviations by which a mix may be off: three honest mixes in a hundred are."""
 _SURELY: Final = 4.0
 """Standard errors by which a mean must be off."""
 _BET: Final = 0.3
 _SMALL = (False, True)
 """Whether small values are unusual, of the columns of `Asked.value`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mix:
+    """Honest mixes of some number of queries, each number mapped by its ranks: the dependence that 99 of 100 exceed,
+    mean and standard deviation of dependence and of distance to the reference, how far off both together may be, and
+    the mean grain."""
+
+    least: float
+    dependence: float
+    spread: float
+    distance: float
+    reach: float
+    most: float
+    grain: float
 
 
 class Honest:
@@ -42,7 +60,7 @@ class Honest:
         self._label: I32 = np.zeros(0, np.int32)
         self._value: F32 = np.zeros((0, 2), np.float32)
         self._margin: F32 = np.zeros(0, np.float32)
-        self._kept: dict[int, tuple[float, float]] = {}
+        self._kept: dict[int, _Mix] = {}
         self._middle: tuple[float, float] | None = None
         self._compile()
 
@@ -77,14 +95,17 @@ class Honest:
         return out
 
     def rescaled(self, heads: F32, margins: F64, scale: Scale) -> bool:
-        """Whether the queries are the population's on another scale: its dependences under an increasing map of each
-        number, no finer values than its, and few margins that are small."""
+        """Whether the queries are the population's on another scale: under an increasing map of each number their
+        fields belong together and lie as near the data as honest ones do, their values are no finer, and few margins
+        are small."""
         n = max((k for k in SIZES if k <= len(heads)), default=0)
         if not n or len(self.sample) < SIZES[0]:
             return False
         heads, margins = heads[-n:], margins[-n:]
-        dependence, grain = self._usual(n, scale)
-        if scale.kept_dependence(heads) < dependence or scale.grain(heads) > 1.5 * grain + 0.05:
+        usual = self._usual(n, scale)
+        dependence, distance = scale.rescaled(heads)
+        apart = (usual.dependence - dependence) / usual.spread + (distance - usual.distance) / usual.reach
+        if dependence < usual.least or apart > usual.most or scale.grain(heads) > 1.5 * usual.grain + 0.05:
             return False
         return float((margins < self.low_margin).mean()) < 0.5
 
@@ -99,13 +120,19 @@ class Honest:
         mean, sd = self._middle
         return bool(scale.spread(heads[-n:]).mean() < mean - _SURELY * sd / np.sqrt(n))
 
-    def _usual(self, n: int, scale: Scale) -> tuple[float, float]:
-        """Dependence that 99 of 100 honest mixes of n queries exceed, and their mean grain; made when first asked."""
+    def _usual(self, n: int, scale: Scale) -> _Mix:
+        """What honest mixes of n queries look like; made when first asked."""
         if n not in self._kept:
             rng = np.random.default_rng(n)
             draws = [self.sample[rng.choice(len(self.sample), n)] for _ in range(_DRAWS)]
-            kept = float(np.quantile([scale.kept_dependence(rows) for rows in draws], 0.01))
-            self._kept[n] = kept, float(np.mean([scale.grain(rows) for rows in draws[:50]]))
+            found = np.array([scale.rescaled(rows) for rows in draws])
+            (dependence, distance), (spread, reach) = found.mean(axis=0).tolist(), (found.std(axis=0) + 1e-9).tolist()
+            apart = (dependence - found[:, 0]) / spread + (found[:, 1] - distance) / reach
+            grain = float(np.mean([scale.grain(rows) for rows in draws[:50]]))
+            self._kept[n] = _Mix(
+                float(np.quantile(found[:, 0], 0.01)), dependence, spread, distance, reach,
+                _ODD * float(apart.std()), grain,
+            )  # fmt: skip
         return self._kept[n]
 
     def _in_class(self, asked: Asked, column: int) -> F64:

@@ -85,9 +85,7 @@ class Relation:
     """The same step as the one before."""
     follows: bool | None
     """Made from the previous query rather than from that one's parent; None where there is no parent."""
-    outcome: int
-    """What the previous query brought, against what that one was made from: 0 the same answer no less sure, 1 less
-    sure, 2 another answer."""
+    improved: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ class _Among:
         edited = self.old + self.new - 1 - np.argmax(self.equal[:, ::-1], axis=1)
         probed = self._probed()
         mirror, even = self._mirrored()
-        follows, outcome = self._follow()
+        follows, improved = self._follow()
         told = zip(
             (self.at - self.nearest).tolist(),
             self.distance[row, self.nearest].tolist(),
@@ -173,7 +171,7 @@ class _Among:
             probed,
             even.tolist(),
             follows,
-            outcome.tolist(),
+            improved.tolist(),
             strict=True,
         )
         made: list[Relation | None] = [Relation(*one) for one in told]
@@ -274,9 +272,9 @@ class _Among:
         shared: Bool = (count >= 6) & (most >= np.maximum(3, 0.3 * count))
         return shared | rounded.mirrored(moves, apart, earlier >= 1, self.scale.scaled_unit)
 
-    def _follow(self) -> tuple[list[bool | None], I64]:
+    def _follow(self) -> tuple[list[bool | None], Bool]:
         """Whether each was made from the previous query rather than from that one's parent, which is the earlier one
-        nearest to it; and what the previous one brought, against its parent."""
+        nearest to it; and whether the previous one was an improvement on its parent."""
         parent, row = np.concatenate([[0], self.nearest[:-1]]), np.arange(self.new)
         apart, was = np.sqrt(np.maximum(self.squared[row, parent], 0.0)), self.told[parent]
         known = self.at >= 2
@@ -285,9 +283,9 @@ class _Among:
             gap = self.past.parent[:-3] - self.points[self.old]
             apart[0], was[0] = math.sqrt(float(np.einsum("i,i->", gap, gap))), self.past.parent[-3:-1]
         its = self.told[self.at - 1]
-        outcome: I64 = np.where(was[:, 0] != its[:, 0], 2, (its[:, 1] < was[:, 1]).astype(np.int64)) * known
+        improved: Bool = ((was[:, 0] != its[:, 0]) | (its[:, 1] < was[:, 1])) & known
         nearer = zip((self.step < apart).tolist(), known.tolist(), strict=True)
-        return [follows if told else None for follows, told in nearer], outcome
+        return [follows if told else None for follows, told in nearer], improved
 
 
 def _squared(a: F64, b: F64) -> F64:

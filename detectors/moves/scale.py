@@ -13,6 +13,9 @@ from detectors.views.projection import F32, MAX_ROWS, Projection
 DISCRETE = 32
 """Numbers of more distinct values than this are also on the grid between the values of the reference."""
 _COARSEST = 9
+_SOME = 500
+"""Reference rows, about, that queries mapped by their ranks are compared with."""
+_NEAREST = 2
 FINEST = 1e-4
 """Share of their usual range to which numbers count as rounded even where no decimal step is seen."""
 
@@ -43,6 +46,8 @@ class Scale:
         self.scaled_unit: F64 = np.maximum(np.array(self._step, np.float64) / projection.width, FINEST)
         """That step of each number, in units of its usual range."""
         self._sorted: F32 = np.sort(self.rows[:, : self.numbers], axis=0)
+        points = projection.rows.astype(np.float64)
+        self._some: F64 = points[:: max(1, len(points) // _SOME)]
         self.grained: I64 = np.flatnonzero(self.levels[: self.numbers] < 0.1 * len(self.rows))
         """Numeric columns with few distinct values."""
 
@@ -67,8 +72,9 @@ class Scale:
             grid[:, j] = hit
         return share, grid
 
-    def kept_dependence(self, cells: F32) -> float:
-        """Mean of the view "dependence" once each number is replaced by the reference's value of the same rank.
+    def rescaled(self, cells: F32) -> tuple[float, float]:
+        """Mean of the view "dependence", and mean log distance to the reference, once each number is replaced by the
+        reference's value of the same rank.
 
         That undoes any increasing change of scale: other units, another calibration of a sensor.
         """
@@ -79,8 +85,13 @@ class Scale:
             low = np.searchsorted(column, cells[:, j], side="left")
             rank = (low + np.searchsorted(column, cells[:, j], side="right")) / (2 * n)
             mapped[:, j] = self._sorted[np.minimum((rank * (last + 1)).astype(np.int64), last), j]
-        there = np.abs(mapped) < HUGE
-        return float(self.tree.of_columns(mapped, there, self.cells.codes(cells)).mean())
+        there, codes = np.abs(mapped) < HUGE, self.cells.codes(cells)
+        points = self.projection.points_of(self.projection.scaled(mapped, there), codes).astype(np.float64)
+        apart = np.einsum("ij,ij->i", points, points)[:, None] - 2 * points @ self._some.T
+        apart += np.einsum("ij,ij->i", self._some, self._some)
+        nearest = np.maximum(np.partition(apart, _NEAREST - 1, axis=1)[:, _NEAREST - 1], 0.0)
+        distance = float(np.log(np.sqrt(nearest) + 1e-3).mean())
+        return float(self.tree.of_columns(mapped, there, codes).mean()), distance
 
     def spread(self, cells: F32) -> F64:
         """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""

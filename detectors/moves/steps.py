@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, Page, StateError
+from detectors.base import F64, Page
 
 FLIP, LINE, MIRROR, PROBE, TWIN = range(5)
 DEFAULT_RATES: Final[F64] = np.array([[0.12, 0.40], [0.005, 0.15], [0.06, 0.30], [0.05, 0.40], [0.02, 0.45]])
@@ -40,12 +40,10 @@ class Steps:
     hits: F64 = field(default_factory=lambda: np.zeros(5))
     seen: F64 = field(default_factory=lambda: np.zeros(5))
     """Over how many queries each sum has been above 0, and how many of them moved so."""
-    followed: F64 = field(default_factory=lambda: np.zeros((3, 2)))
-    """Counts by (what the last query brought, this one was made from it): the same answer no surer than before is 0,
-    a smaller margin 1, another answer 2."""
-    likelihood: F64 = field(default_factory=lambda: np.zeros(2))
-    """Log likelihood of these counts as they were predicted one by one (Krichevsky & Trofimov 1981), by whether the
-    last query was an improvement, and by all three."""
+    followed: F64 = field(default_factory=lambda: np.zeros((2, 2)))
+    """Counts by (the last query was an improvement, this one was made from it)."""
+    likelihood: float = 0.0
+    """Log likelihood of these counts as they were predicted one by one (Krichevsky & Trofimov 1981)."""
 
     def move(self, which: int, yes: bool, rate: F64) -> None:
         """One query that did or did not move so; `rate` (2,): honest and attacker's."""
@@ -55,35 +53,24 @@ class Steps:
         self.seen[which] = self.seen[which] + 1 if self.sums[which] > 0 else 0.0
         self.hits[which] = self.hits[which] + yes if self.sums[which] > 0 else 0.0
 
-    def follow(self, outcome: int, follows: bool) -> None:
-        """One query that was or was not made from the last one, which had this outcome."""
-        k = int(follows)
-        outcome = int(outcome)
-        alike = self.followed[0] if outcome == 0 else self.followed[1] + self.followed[2]
-        each = self.followed[outcome]
-        self.likelihood += np.log([(alike[k] + 0.5) / (alike.sum() + 1), (each[k] + 0.5) / (each.sum() + 1)])
-        each[k] += 1
+    def follow(self, improved: bool, follows: bool) -> None:
+        """One query that was or was not made from the last one, which was or was not an improvement."""
+        row = self.followed[int(improved)]
+        self.likelihood += math.log((row[int(follows)] + 0.5) / (row.sum() + 1))
+        row[int(follows)] += 1
 
     def following(self) -> float:
         """Log evidence that the client goes on from what succeeded: two rates against the best single one.
 
         Universal inference (Wasserman, Ramdas & Balakrishnan 2020), one-sided.
         """
-        (no0, no1), (yes0, yes1) = self.followed[0].tolist(), (self.followed[1] + self.followed[2]).tolist()
+        (no0, no1), (yes0, yes1) = self.followed.tolist()
+        stayed, went = no0 + yes0, no1 + yes1
         if (yes1 + 0.5) / (yes0 + yes1 + 1) <= (no1 + 0.5) / (no0 + no1 + 1):
             return 0.0
-        return float(self.likelihood[0]) - self._alike()
-
-    def heeding(self) -> float:
-        """The same of three outcomes, whichever way: that it goes on, or turns back, depends on the answer."""
-        told: float = self.likelihood[1] - self._alike()
-        return told
-
-    def _alike(self) -> float:
-        """Log likelihood of the best single rate."""
-        counts = self.followed.sum(axis=0).tolist()
-        n = sum(counts)
-        return float(sum(k * math.log(k / n) for k in counts if k))
+        n = stayed + went
+        null = sum(k * math.log(k / n) for k in (stayed, went) if k)
+        return float(self.likelihood - null)
 
     def page(self) -> Page:
         """Everything, as arrays."""
@@ -95,7 +82,5 @@ class Steps:
     def restore(self, page: Page) -> None:
         """Take what `page` gave."""
         self.sums, self.hits, self.seen = page["moves"].astype(np.float64).copy()
-        followed = page["followed"].astype(np.float64)
-        if followed.shape != (8,):
-            raise StateError(f"stored moves have {len(followed)} counts of what was followed, not 8")
-        self.followed, self.likelihood = followed[:6].reshape(3, 2), followed[6:]
+        self.followed = page["followed"][:4].astype(np.float64).reshape(2, 2)
+        self.likelihood = float(page["followed"][4])

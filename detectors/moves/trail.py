@@ -20,7 +20,7 @@ from detectors.moves.window import MASK_OFF_GRID, Link, Window, link
 from detectors.views.projection import F32
 
 ACROSS: Final = ("outlier", "margin", "near", "dependence", "grid", "joint")
-INSIDE: Final = ("flip", "line", "mirror", "probe", "twin", "follow", "heed")
+INSIDE: Final = ("flip", "line", "mirror", "probe", "twin", "follow")
 LINKS: Final = ("near", "edit", "mask", "path", "free")
 _GRID = 4
 HEADS: Final = 128
@@ -179,7 +179,7 @@ class Trail:
             self._steps.move(PROBE, relation.probe, rates[PROBE])
             self._steps.move(TWIN, relation.twin, rates[TWIN])
         if relation.follows is not None and made_of != "free" and last != "free":
-            self._steps.follow(relation.outcome, relation.follows)
+            self._steps.follow(relation.improved, relation.follows)
 
     def _inside(self, least: float) -> Named | None:
         steps = self._steps
@@ -192,14 +192,10 @@ class Trail:
                 int(steps.seen[best]),
                 float(self._honest.rates[best, 0]),
             )
-        following, heeding = steps.following(), steps.heeding()
-        otherwise = float(steps.followed[0, 1] / max(steps.followed[0].sum(), 1.0))
+        following = steps.following()
         if following > least:
-            counts = steps.followed[1] + steps.followed[2]
-            return Named("follow", following, int(counts[1]), int(counts.sum()), otherwise)
-        if heeding > least:
-            n = int(steps.followed.sum())
-            return Named("heed", heeding, n, n, 0.0)
+            otherwise = float(steps.followed[0, 1] / max(steps.followed[0].sum(), 1.0))
+            return Named("follow", following, int(steps.followed[1, 1]), int(steps.followed[1].sum()), otherwise)
         return None
 
     def _swept(self) -> Named | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from detectors.queries.calibration import Calibration
 from detectors.queries.query_log import Queries
 from detectors.reference import Reference
 from detectors.views.query_hash import U64, QueryHash
+
+MOST_DECIMALS: Final = 8
+_PROBED: Final = 0.5
+"""Share of training rows that a probe is expected to have, at least: it compares them with as many other rows."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class TrainingRowQueries(Detector):
         if not len(rows):
             return
         usual = self._usual(batch, rows)
-        probe = np.clip(3 * usual, 0.3, 0.95)
+        probe = np.clip(3 * usual, _PROBED, 0.95)
         log_e = np.zeros((len(batch), 1))
         log_e[rows, 0] = np.where(hit > 0, np.log(probe / usual), np.log((1 - probe) / (1 - usual)))
         yield ClientEvidence(
@@ -121,7 +126,7 @@ class _TrainingRows:
 
     def __init__(self, reference: Reference) -> None:
         training = reference.training if reference.training is not None else reference.rows
-        self._hash = QueryHash(reference, _decimals(training))
+        self._hash = QueryHash(reference, decimals_of(training))
         self._hashes: U64 = np.unique(self._hash.of(training))
 
     def contains(self, batch: Batch) -> Bool:
@@ -132,13 +137,13 @@ class _TrainingRows:
         return found
 
 
-def _decimals(rows: Batch) -> I64:
+def decimals_of(rows: Batch) -> I64:
     """The fewest decimals, at most 8, at which 95 % of a column's values are whole."""
     ok = valid(rows.numeric.values, rows.numeric.status)
-    out = np.full(len(rows.numeric.names), 8, np.int64)
+    out = np.full(len(rows.numeric.names), MOST_DECIMALS, np.int64)
     for j in range(len(out)):
         values = rows.numeric.values[ok[:, j], j]
-        for k in range(8):
+        for k in range(MOST_DECIMALS):
             scaled = values * 10.0**k
             if (
                 not len(values)

@@ -1,0 +1,52 @@
+"""Queries with more decimals than the data: numbers that were computed, not measured, counted or typed.
+
+Mixtures of records, steps along a gradient and noise leave numbers finer than those the model is asked with. Another
+export of honest data may as well: by itself this makes a client no attacker, only one to look at more closely.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import numpy as np
+
+from detectors.base import F64, I64, Batch, Context, Views, register
+from detectors.numeric import valid
+from detectors.queries.conformal import ConformalParams, ConformalTest
+from detectors.queries.training_row_queries import MOST_DECIMALS, decimals_of
+
+_ROUND: Final = 2.0**-22
+"""What a passage through float32 makes of a number, relatively, is not called finer."""
+_EXACT: Final = 1e-6
+_LARGEST: Final = 1e29
+
+
+@register
+class FinerQueries(ConformalTest):
+    """Share of a query's numbers that have more decimals than the reference's; large is unusual."""
+
+    name = "finer_queries"
+    kind = "model_extraction"
+    raises = ("unusual_client", "model_extraction")
+    inputs = frozenset({"features", "reference", "client"})
+    views: ClassVar[tuple[str, ...]] = ("queries",)
+    atlas = ("AML.T0024.002",)
+    small = False
+
+    def __init__(self, context: Context, params: ConformalParams) -> None:
+        super().__init__(context, params)
+        decimals = decimals_of(context.reference.rows)
+        self._columns: I64 = np.flatnonzero(decimals < MOST_DECIMALS)
+        self._steps: F64 = 10.0 ** decimals[self._columns].astype(np.float64)
+
+    def values(self, batch: Batch, views: Views, rows: I64) -> F64:
+        """Shares; NaN where the reference's numbers have no decimals in common."""
+        if not len(self._columns):
+            return np.full(len(rows), np.nan)
+        at = np.ix_(rows, self._columns)
+        numbers = batch.numeric.values[at]
+        ok = valid(numbers, batch.numeric.status[at])
+        steps = np.clip(np.where(ok, numbers, 0.0), -_LARGEST, _LARGEST) * self._steps
+        finer = np.abs(steps - np.rint(steps)) > _EXACT + _ROUND * np.abs(steps)
+        share: F64 = finer.mean(axis=1)
+        return share
