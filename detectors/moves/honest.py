@@ -103,9 +103,13 @@ class Honest:
             return False
         heads, margins = heads[-n:], margins[-n:]
         usual = self._usual(n, scale)
-        dependence, distance = scale.rescaled(heads)
+        dependence, distance = (float(found[0]) for found in scale.rescaled(heads[None]))
         apart = (usual.dependence - dependence) / usual.spread + (distance - usual.distance) / usual.reach
-        if dependence < usual.least or apart > usual.most or scale.grain(heads) > 1.5 * usual.grain + 0.05:
+        if (
+            dependence < usual.least
+            or apart > usual.most
+            or float(scale.grain(heads[None])[0]) > 1.5 * usual.grain + 0.05
+        ):
             return False
         return float((margins < self.low_margin).mean()) < 0.5
 
@@ -124,14 +128,14 @@ class Honest:
         """What honest mixes of n queries look like; made when first asked."""
         if n not in self._kept:
             rng = np.random.default_rng(n)
-            draws = [self.sample[rng.choice(len(self.sample), n)] for _ in range(_DRAWS)]
-            found = np.array([scale.rescaled(rows) for rows in draws])
-            (dependence, distance), (spread, reach) = found.mean(axis=0).tolist(), (found.std(axis=0) + 1e-9).tolist()
-            apart = (dependence - found[:, 0]) / spread + (found[:, 1] - distance) / reach
-            grain = float(np.mean([scale.grain(rows) for rows in draws[:50]]))
+            draws = self.sample[rng.choice(len(self.sample), (_DRAWS, n))]
+            kept, far = scale.rescaled(draws)
+            spread, reach = float(kept.std()) + 1e-9, float(far.std()) + 1e-9
+            dependence, distance = float(kept.mean()), float(far.mean())
+            apart = (dependence - kept) / spread + (far - distance) / reach
             self._kept[n] = _Mix(
-                float(np.quantile(found[:, 0], 0.01)), dependence, spread, distance, reach,
-                _ODD * float(apart.std()), grain,
+                float(np.quantile(kept, 0.01)), dependence, spread, distance, reach,
+                _ODD * float(apart.std()), float(scale.grain(draws).mean()),
             )  # fmt: skip
         return self._kept[n]
 

@@ -15,7 +15,8 @@ DISCRETE = 32
 _COARSEST = 9
 _SOME = 500
 """Reference rows, about, that queries mapped by their ranks are compared with."""
-_NEAREST = 2
+_LEAST = 1e-3
+_CHUNK = 1_024
 FINEST = 1e-4
 """Share of their usual range to which numbers count as rounded even where no decimal step is seen."""
 
@@ -72,26 +73,42 @@ class Scale:
             grid[:, j] = hit
         return share, grid
 
-    def rescaled(self, cells: F32) -> tuple[float, float]:
-        """Mean of the view "dependence", and mean log distance to the reference, once each number is replaced by the
-        reference's value of the same rank.
+    def rescaled(self, mixes: F32) -> tuple[F64, F64]:
+        """Of each mix of queries, (mixes, n, columns), the mean of the view "dependence" and of the log distance to
+        the reference, once each number is replaced by the reference's value of the same rank.
 
         That undoes any increasing change of scale: other units, another calibration of a sensor.
         """
-        n, mapped = len(cells), np.zeros((len(cells), self.numbers))
-        last = len(self._sorted) - 1
-        for j in range(self.numbers):
-            column = np.sort(cells[:, j])
-            low = np.searchsorted(column, cells[:, j], side="left")
-            rank = (low + np.searchsorted(column, cells[:, j], side="right")) / (2 * n)
-            mapped[:, j] = self._sorted[np.minimum((rank * (last + 1)).astype(np.int64), last), j]
-        there, codes = np.abs(mapped) < HUGE, self.cells.codes(cells)
+        n, last = mixes.shape[1], len(self._sorted) - 1
+        numbers = mixes[:, :, : self.numbers]
+        order = np.argsort(numbers, axis=1)
+        rising = np.take_along_axis(numbers, order, axis=1)
+        place = np.arange(n)[:, None]
+        fresh = np.ones(rising.shape, np.bool_)
+        fresh[:, 1:] = rising[:, 1:] != rising[:, :-1]
+        low = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
+        final = np.ones(rising.shape, np.bool_)
+        final[:, :-1] = fresh[:, 1:]
+        high = np.minimum.accumulate(np.where(final, place + 1, n)[:, ::-1], axis=1)[:, ::-1]
+        rank = np.empty(rising.shape)
+        np.put_along_axis(rank, order, (low + high) / (2 * n), axis=1)
+        nearest = np.minimum((rank * (last + 1)).astype(np.int64), last)
+        mapped = self._sorted[nearest, np.arange(self.numbers)].astype(np.float64).reshape(-1, self.numbers)
+        there, codes = np.abs(mapped) < HUGE, self.cells.codes(mixes.reshape(-1, mixes.shape[2]))
         points = self.projection.points_of(self.projection.scaled(mapped, there), codes).astype(np.float64)
-        apart = np.einsum("ij,ij->i", points, points)[:, None] - 2 * points @ self._some.T
-        apart += np.einsum("ij,ij->i", self._some, self._some)
-        nearest = np.maximum(np.partition(apart, _NEAREST - 1, axis=1)[:, _NEAREST - 1], 0.0)
-        distance = float(np.log(np.sqrt(nearest) + 1e-3).mean())
-        return float(self.tree.of_columns(mapped, there, codes).mean()), distance
+        kept = self.tree.of_columns(mapped, there, codes).reshape(len(mixes), n).mean(axis=1)
+        return kept, np.log(self._distance(points) + _LEAST).reshape(len(mixes), n).mean(axis=1)
+
+    def _distance(self, points: F64) -> F64:
+        """(n,) distance of each point to the second nearest of some rows of the reference."""
+        out, norm = np.empty(len(points)), np.einsum("ij,ij->i", self._some, self._some)
+        for begin in range(0, len(points), _CHUNK):
+            some = points[begin : begin + _CHUNK]
+            apart = norm - 2 * some @ self._some.T
+            apart += np.einsum("ij,ij->i", some, some)[:, None]
+            out[begin : begin + _CHUNK] = np.partition(apart, min(1, len(norm) - 1), axis=1)[:, min(1, len(norm) - 1)]
+        distance: F64 = np.sqrt(np.maximum(out, 0.0))
+        return distance
 
     def spread(self, cells: F32) -> F64:
         """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""
@@ -113,11 +130,15 @@ class Scale:
         """(n, edges) how well each pair of dependent fields belongs together: terms of the view "dependence"."""
         return self.tree.terms(*self.cells.numeric(cells), self.cells.codes(cells))
 
-    def grain(self, cells: F32) -> float:
-        """Mean share of distinct values in the columns that have few of them in the reference."""
+    def grain(self, mixes: F32) -> F64:
+        """(mixes,) of each mix of queries, (mixes, n, columns), the mean share of distinct values in the columns that
+        have few of them in the reference."""
         if not len(self.grained):
-            return 0.0
-        return float(np.mean([len(np.unique(cells[:, j])) for j in self.grained.tolist()])) / len(cells)
+            return np.zeros(len(mixes))
+        rising = np.sort(mixes[:, :, self.grained], axis=1)
+        distinct = 1 + (rising[:, 1:] != rising[:, :-1]).sum(axis=1)
+        share: F64 = distinct.mean(axis=1) / mixes.shape[1]
+        return share
 
     def _lengths(self, points: F64) -> None:
         norm = np.einsum("ij,ij->i", points, points)
