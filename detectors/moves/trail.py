@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from detectors.base import F64, I64, Page
-from detectors.moves.honest import Honest
+from detectors.moves.honest import SIZES, Honest
 from detectors.moves.relations import WINDOW, Query, Relation
 from detectors.moves.scale import Scale
 from detectors.moves.stars import Recent
@@ -30,6 +30,7 @@ field, as explainers do, is none. Edits made one upon the other count from here 
 SWEEP_SHARE: Final = 0.5
 _DOUBTFUL: Final = math.log(1e4)
 _EARLY: Final = 8
+_AGAIN: Final = 64
 _SMOOTH: Final = 6
 """Steps in a row, neither near nor beyond the radius of a path, that make a smooth motion."""
 _SMOOTH_REACH: Final = 1.5
@@ -204,10 +205,13 @@ class Trail:
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 
     def _excuse(self, strongest: float) -> None:
-        """Judge at 8 origins and at every 16 more: is this honest data on another scale, or mixtures of it?"""
+        """Judge at some numbers of origins, and at every 64 more: is this honest data on another scale, or mixtures of
+        it? Seldom, because by chance honest data fails one of twenty times."""
         if strongest <= _DOUBTFUL:
             return
-        size = self.heads // 16 * 16 if self.heads >= 16 else _EARLY * (self.heads >= _EARLY)
+        size = max((n for n in SIZES if n <= self.heads), default=0)
+        if self.heads > size == SIZES[-1]:
+            size = self.heads // _AGAIN * _AGAIN
         if size != self._excuse_at:
             self._excuse_at = size
             self.rescaled = size > 0 and self._honest.rescaled(self._heads, self._head_margins, self._scale)
