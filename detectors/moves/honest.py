@@ -23,8 +23,8 @@ SAMPLE: Final = 1_000
 SIZES: Final = (8, 16, 32, 48, 64, 96, 128)
 """Numbers of queries at which a client's mix is compared with an honest one."""
 _DRAWS: Final = 200
-_ODD: Final = 1.6
-"""Standard deviations by which a mix may be off: one honest mix in twenty is."""
+_ODD: Final = 1.9
+"""Standard deviations by which a mix may be off: three honest mixes in a hundred are."""
 _SURELY: Final = 4.0
 """Standard errors by which a mean must be off."""
 _BET: Final = 0.3

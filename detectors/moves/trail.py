@@ -111,8 +111,9 @@ class Trail:
         found = self._inside(least) or self._swept()
         if found is not None:
             return found
-        across = self._threads.evidence()
-        self._excuse(float(across.max()))
+        across, begun = self._threads.evidence()
+        strongest = int(np.argmax(across))
+        self._excuse(float(across[strongest]), self._threads.made - int(begun[strongest]))
         if self.rescaled or (self.heads < _EARLY and self.heads > 0.5 * self.judged):
             return None
         usable = across.copy()
@@ -204,9 +205,12 @@ class Trail:
             return None
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 
-    def _excuse(self, strongest: float) -> None:
+    def _excuse(self, strongest: float, bearing: int) -> None:
         """Judge at some numbers of origins, and at every 64 more: is this honest data on another scale, or mixtures of
-        it? Seldom, because by chance honest data fails one of twenty times."""
+        it? Seldom, because every time honest data may fail by chance.
+
+        Both all the origins held and the `bearing` ones, from which the strongest evidence comes, must look so.
+        """
         if strongest <= _DOUBTFUL:
             return
         size = max((n for n in SIZES if n <= self.heads), default=0)
@@ -214,7 +218,11 @@ class Trail:
             size = self.heads // _AGAIN * _AGAIN
         if size != self._excuse_at:
             self._excuse_at = size
-            self.rescaled = size > 0 and self._honest.rescaled(self._heads, self._head_margins, self._scale)
+            some = slice(max(0, len(self._heads) - max(bearing, _EARLY)), None)
+            self.rescaled = size > 0 and all(
+                self._honest.rescaled(self._heads[its], self._head_margins[its], self._scale)
+                for its in (slice(None), some)
+            )
             self.contracted = size > 0 and self._honest.contracted(self._heads, self._scale)
 
     def page(self) -> Page:
