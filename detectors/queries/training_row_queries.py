@@ -31,7 +31,6 @@ from detectors.queries.query_log import Queries
 from detectors.reference import Reference
 from detectors.views.query_hash import U64, QueryHash
 
-MOST_DECIMALS: Final = 8
 _PROBED: Final = 0.5
 """Share of training rows that a probe is expected to have, at least: it compares them with as many other rows."""
 
@@ -126,7 +125,7 @@ class _TrainingRows:
 
     def __init__(self, reference: Reference) -> None:
         training = reference.training if reference.training is not None else reference.rows
-        self._hash = QueryHash(reference, decimals_of(training))
+        self._hash = QueryHash(reference, _decimals(training))
         self._hashes: U64 = np.unique(self._hash.of(training))
 
     def contains(self, batch: Batch) -> Bool:
@@ -137,13 +136,13 @@ class _TrainingRows:
         return found
 
 
-def decimals_of(rows: Batch) -> I64:
+def _decimals(rows: Batch) -> I64:
     """The fewest decimals, at most 8, at which 95 % of a column's values are whole."""
     ok = valid(rows.numeric.values, rows.numeric.status)
-    out = np.full(len(rows.numeric.names), MOST_DECIMALS, np.int64)
+    out = np.full(len(rows.numeric.names), 8, np.int64)
     for j in range(len(out)):
         values = rows.numeric.values[ok[:, j], j]
-        for k in range(MOST_DECIMALS):
+        for k in range(8):
             scaled = values * 10.0**k
             if (
                 not len(values)
