@@ -22,7 +22,7 @@ from detectors.views.projection import F32
 ACROSS: Final = ("outlier", "margin", "near", "dependence", "grid", "joint")
 INSIDE: Final = ("flip", "line", "mirror", "probe", "twin", "follow")
 LINKS: Final = ("near", "edit", "mask", "path", "free")
-_GRID = 4
+_GRID, _JOINT = 4, 5
 HEADS: Final = 128
 SWEEP: Final = 60
 """Edits of one record that are a sweep; of wide records as many as they have fields, so that asking once without each
@@ -121,7 +121,9 @@ class Trail:
         # Finer numbers than the data's may be another export of it; nearer to the middle as well, they are mixtures.
         if self.contracted and self.heads > 0.5 * self.judged:
             usable[_GRID] = across[_GRID]
-        best = int(np.argmax(usable))
+        # What is unusual in one way says more to who reads it.
+        best = int(np.argmax(usable[:_JOINT]))
+        best = best if usable[best] > least else _JOINT
         if usable[best] <= least:
             return None
         return Named(ACROSS[best], float(usable[best]), min(self.heads, self.judged), self.judged, 0.0)

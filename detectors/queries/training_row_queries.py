@@ -75,7 +75,8 @@ class TrainingRowQueries(Detector):
         calibration = self._calibration
         if not calibration.closed:
             taken = int(queries.honest[rows].sum())
-            calibration.add(batch.client[rows[:taken]], batch.clients, hit[:taken])
+            keep = np.ones(taken, np.bool_) if queries.trusted is None else queries.trusted[rows[:taken]]
+            calibration.add(batch.client[rows[:taken][keep]], batch.clients, hit[:taken][keep])
             if queries.honest.all():
                 return
             calibration.close()
