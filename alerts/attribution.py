@@ -17,6 +17,7 @@ _SPEAKS_FOR: Final = {
     "margin_queries": "adversarial_input",
     "outlier_queries": "model_extraction",
     "independent_queries": "model_extraction",
+    "finer_queries": "model_extraction",
     "training_row_queries": "membership_inference",
 }
 WORDS: Final = {
@@ -24,6 +25,7 @@ WORDS: Final = {
     "margin_queries": "queries at the decision boundary",
     "outlier_queries": "queries far from the reference data",
     "independent_queries": "queries whose fields do not belong together",
+    "finer_queries": "queries with more decimals than the data",
     "training_row_queries": "queries that repeat training rows",
 }
 """What each test counts, as a why says it."""
@@ -45,6 +47,7 @@ _MOVE_SPEAKS_FOR: Final = {
     "outlier": "model_extraction",
     "dependence": "model_extraction",
     "grid": "model_extraction",
+    "joint": "model_extraction",
     "sweep": "model_extraction",
 }
 MOVE_WORDS: Final = {
@@ -59,6 +62,7 @@ MOVE_WORDS: Final = {
     "outlier": "begin anew, far from the reference data",
     "dependence": "begin anew, with fields that do not belong together",
     "grid": "begin anew, with values between those of the data, as mixtures of real records have",
+    "joint": "begin anew, unusual in several ways at once",
     "sweep": "change one or two fields of one record",
 }
 """What the queries did that name an attacker, as a why says it after "312 of 340 queries"."""

@@ -36,6 +36,7 @@ from detectors.base import (
 from detectors.drift.predictive import PredictiveDrift
 from detectors.findings import AlarmContext, alarm_finding
 from detectors.moves.second_stage import SecondStage
+from detectors.queries.attackers import ATTACKERS
 from detectors.queries.query_log import QueryLog
 from detectors.reference import Reference
 from monitor.printable import whereabouts
@@ -220,7 +221,10 @@ class Panel:
 
     def _views(self, batch: Batch) -> Views:
         """The derived columns of a batch, each made when it is first asked for."""
-        return Views(batch, self.context)
+        views = Views(batch, self.context)
+        if self.suspicion is not None:
+            views.put(ATTACKERS, self.suspicion.attackers)
+        return views
 
     def _screened(self, batch: Batch) -> Batch:
         """The batch as detectors should see it."""

@@ -126,6 +126,11 @@ class Suspicion:
         return frozenset(self._named)
 
     @property
+    def attackers(self) -> frozenset[str]:
+        """Clients that incidents of attacks are open about."""
+        return frozenset(client for client, named in self._named.items() if named.kind != UNUSUAL)
+
+    @property
     def marked(self) -> frozenset[str]:
         """Suspects, and clients that the second stage watches."""
         return self.suspects if self._second is None else self.suspects | self._second.clients

@@ -32,7 +32,9 @@ _COMPARED: Final = 32
 ALIVE: Final = 3_600.0
 """Seconds after its last query in which a campaign can be joined."""
 _LULL: Final = 64.0
-"""The same for a campaign known by direction and tempo only: this many of its usual pauses, a minute at least."""
+"""The same for a campaign known by direction and tempo only: this many of its usual pauses, a minute at least. After
+such a lull what a member asks is no longer the campaign's: the account may be an honest one that was taken over."""
+_BEATS: Final = 16
 LEAST: Final = 8
 """Queries from which on a client is compared."""
 JOINS: Final = math.log(1e4)
@@ -96,12 +98,25 @@ class Campaign:
     heads: F32
     tempo: float
     last: float
+    steady: float
+    """When it last asked without a lull before."""
+    pace: float
+    """Running mean of the log of the seconds between the queries of all members, up to then."""
     direction: Direction | None = None
     heard: list[Heard] = field(default_factory=list)
 
     def last_at(self, row: int) -> float:
         """When it last asked, as of this event of the batch."""
         return max([self.last, *(float(h.time[h.row <= row].max(initial=0.0)) for h in self.heard)])
+
+    def steady_at(self, row: int) -> tuple[float, float]:
+        """When it last asked without a lull before, as of this event of the batch, and its pace then."""
+        steady, pace = self.steady, self.pace
+        for time in np.sort(np.concatenate([[steady], *(h.time[h.row <= row] for h in self.heard)])).tolist():
+            if steady < time <= steady + _lull(pace):
+                gap = math.log(max(time - steady, 1e-3))
+                steady, pace = time, gap if math.isnan(pace) else pace + (gap - pace) / _BEATS
+        return steady, pace
 
     def points_at(self, row: int) -> F32:
         """Its latest queries, as of this event of the batch."""
@@ -137,6 +152,7 @@ class Campaigns:
         for campaign in self._all:
             self._changed |= any(len(h.row) for h in campaign.heard)
             campaign.points, campaign.last = campaign.points_at(last), campaign.last_at(last)
+            campaign.steady, campaign.pace = campaign.steady_at(last)
             campaign.heard = []
 
     def alike(self, one: Snapshot, named: bool) -> Alike | None:
@@ -149,8 +165,9 @@ class Campaigns:
             shared = self._shared(one, campaign)
             if shared is not None and shared.log_e > (ALIKE if named else JOINS):
                 found.append(shared)
-            elif named and pause < max(60.0, _LULL * math.exp(min(campaign.tempo, 10.0))):
-                found += self._along(one, campaign)
+            elif named:
+                steady, pace = campaign.steady_at(one.row)
+                found += self._along(one, campaign) if one.time <= steady + _lull(pace) else []
         return max(found, key=lambda alike: alike.log_e, default=None)
 
     def take(self, one: Snapshot, lead: str) -> None:
@@ -158,14 +175,14 @@ class Campaigns:
         self._changed = True
         own = next((c for c in self._all if one.client in c.members or (lead and c.members[0] == lead)), None)
         if own is None:
-            own = Campaign([], one.points[:0], one.heads[:0], one.tempo, one.time)
+            own = Campaign([], one.points[:0], one.heads[:0], one.tempo, one.time, one.time, one.tempo)
             self._all.append(own)
         if one.client not in own.members:
             own.members.append(one.client)
             self._hear(own, one.client, one.row)
         own.points = np.concatenate([own.points, one.points])[-POINTS:]
         own.heads = np.concatenate([own.heads, one.heads])[-HEADS:]
-        own.last = max(own.last, one.time)
+        own.last, own.steady = max(own.last, one.time), max(own.steady, one.time)
         if math.isfinite(one.tempo):
             own.tempo = one.tempo
         self._compile(own)
@@ -207,7 +224,7 @@ class Campaigns:
         if not self._changed:
             return {}
         self._changed = False
-        told = [[c.members, c.tempo, c.last, len(c.points), len(c.heads)] for c in self._all]
+        told = [[c.members, c.tempo, c.last, c.steady, c.pace, len(c.points), len(c.heads)] for c in self._all]
         dimensions, columns = self._scale.projection.dimensions, self._scale.cells.columns
         return {
             "campaigns": {
@@ -222,11 +239,16 @@ class Campaigns:
         self._all, points, heads = [], page["points"].astype(np.float32), page["heads"].astype(np.float32)
         if points.shape[1] != self._scale.projection.dimensions or heads.shape[1] != self._scale.cells.columns:
             raise ValueError(f"stored campaigns have {heads.shape[1]} columns, not {self._scale.cells.columns}")
-        for members, tempo, last, n, m in json.loads(page["told"].astype(np.uint8).tobytes()):
-            made = Campaign(members, points[:n], heads[:m], tempo, last)
+        for members, tempo, last, steady, pace, n, m in json.loads(page["told"].astype(np.uint8).tobytes()):
+            made = Campaign(members, points[:n], heads[:m], tempo, last, steady, pace)
             points, heads = points[n:], heads[m:]
             self._compile(made)
             self._all.append(made)
+
+
+def _lull(pace: float) -> float:
+    """Seconds without a query after which a campaign of this pace is over."""
+    return max(60.0, _LULL * math.exp(min(pace, 10.0)))
 
 
 def _ratio(hits: int, n: int, usual: float) -> float:

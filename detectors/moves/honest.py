@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from detectors.base import F64, I32, I64, Page, StateError
 from detectors.moves.asked import Asked
+from detectors.moves.joint import PARTS, surprise
 from detectors.moves.relations import Query, copied_gain
 from detectors.moves.scale import Scale
 from detectors.moves.steps import DEFAULT_RATES, FLIP, LINE, MIRROR, PROBE, TWIN, rates
@@ -18,14 +20,31 @@ from detectors.views.projection import F32
 CLASS_LEAST: Final = 200
 """Honest queries of a class from which on it has p-values of its own."""
 SAMPLE: Final = 1_000
-SIZES: Final = (8, 16, 32, 64, 128)
+SIZES: Final = (8, 16, 32, 48, 64, 96, 128)
 """Numbers of queries at which a client's mix is compared with an honest one."""
 _DRAWS: Final = 200
+_ODD: Final = 1.9
+"""Standard deviations by which a mix may be off: three honest mixes in a hundred are."""
 _SURELY: Final = 4.0
 """Standard errors by which a mean must be off."""
 _BET: Final = 0.3
 _SMALL = (False, True)
 """Whether small values are unusual, of the columns of `Asked.value`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mix:
+    """Honest mixes of some number of queries, each number mapped by its ranks: the dependence that 99 of 100 exceed,
+    mean and standard deviation of dependence and of distance to the reference, how far off both together may be, and
+    the mean grain."""
+
+    least: float
+    dependence: float
+    spread: float
+    distance: float
+    reach: float
+    most: float
+    grain: float
 
 
 class Honest:
@@ -40,7 +59,8 @@ class Honest:
         self._off_grid: F64 = np.zeros(0)
         self._label: I32 = np.zeros(0, np.int32)
         self._value: F32 = np.zeros((0, 2), np.float32)
-        self._kept: dict[int, tuple[float, float]] = {}
+        self._margin: F32 = np.zeros(0, np.float32)
+        self._kept: dict[int, _Mix] = {}
         self._middle: tuple[float, float] | None = None
         self._compile()
 
@@ -53,32 +73,43 @@ class Honest:
         take = np.unique(np.linspace(0, len(balanced) - 1, min(len(balanced), SAMPLE)).astype(np.int64))
         self.sample = some.cells[take]
         self._off_grid = np.sort(1.0 - scale.frequency(some.cells)[1].mean(axis=1))
-        self._label, self._value = some.label, some.value
+        self._label, self._value, self._margin = some.label, some.value, some.margin
         margin = some.margin[np.isfinite(some.margin)]
         self.low_margin = float(np.quantile(margin, 0.1)) if len(margin) else 0.0
         self.rates = _measured(asked, order, scale)
         self._compile()
 
     def log_e(self, asked: Asked, off_grid: F64) -> F64:
-        """(n, 5) evidence of each query: that of the first stage, no more than within its class allowed, and how
-        many of its values are off the data's own grid. Nothing speaks against an honest query."""
-        out = np.zeros((len(asked), 5))
+        """(n, 6) evidence of each query: that of the first stage, no more than within its class allowed, how many of
+        its values are off the data's own grid, and how unusual it is in several ways at once. Nothing speaks against
+        an honest query."""
+        out = np.zeros((len(asked), 6))
         out[:, :4] = asked.log_e
         for k, column in ((0, 0), (3, 1)):
             out[:, k] = np.minimum(out[:, k], self._in_class(asked, column))
         out[:, 4] = _bet(_p(self._off_grid, off_grid - 1e-6, small=False)) if len(self._off_grid) else 0.0
+        if len(self._together):
+            told = np.minimum(surprise(out[:, PARTS], _BET), self._surprise(asked)).sum(axis=1)
+            out[:, 5] = _bet(_p(self._together, told - 1e-9, small=False))
         out[asked.honest] = 0.0
         return out
 
     def rescaled(self, heads: F32, margins: F64, scale: Scale) -> bool:
-        """Whether the queries are the population's on another scale: its dependences under an increasing map of each
-        number, no finer values than its, and few margins that are small."""
+        """Whether the queries are the population's on another scale: under an increasing map of each number their
+        fields belong together and lie as near the data as honest ones do, their values are no finer, and few margins
+        are small."""
         n = max((k for k in SIZES if k <= len(heads)), default=0)
         if not n or len(self.sample) < SIZES[0]:
             return False
         heads, margins = heads[-n:], margins[-n:]
-        dependence, grain = self._usual(n, scale)
-        if scale.kept_dependence(heads[None])[0] < dependence or scale.grain(heads[None])[0] > 1.5 * grain + 0.05:
+        usual = self._usual(n, scale)
+        dependence, distance = (float(found[0]) for found in scale.rescaled(heads[None]))
+        apart = (usual.dependence - dependence) / usual.spread + (distance - usual.distance) / usual.reach
+        if (
+            dependence < usual.least
+            or apart > usual.most
+            or float(scale.grain(heads[None])[0]) > 1.5 * usual.grain + 0.05
+        ):
             return False
         return float((margins < self.low_margin).mean()) < 0.5
 
@@ -93,13 +124,19 @@ class Honest:
         mean, sd = self._middle
         return bool(scale.spread(heads[-n:]).mean() < mean - _SURELY * sd / np.sqrt(n))
 
-    def _usual(self, n: int, scale: Scale) -> tuple[float, float]:
-        """Dependence that 99 of 100 honest mixes of n queries exceed, and their mean grain; made when first asked."""
+    def _usual(self, n: int, scale: Scale) -> _Mix:
+        """What honest mixes of n queries look like; made when first asked."""
         if n not in self._kept:
             rng = np.random.default_rng(n)
             draws = self.sample[rng.choice(len(self.sample), (_DRAWS, n))]
-            kept = float(np.quantile(scale.kept_dependence(draws), 0.01))
-            self._kept[n] = kept, float(scale.grain(draws).mean())
+            kept, far = scale.rescaled(draws)
+            spread, reach = float(kept.std()) + 1e-9, float(far.std()) + 1e-9
+            dependence, distance = float(kept.mean()), float(far.mean())
+            apart = (dependence - kept) / spread + (far - distance) / reach
+            self._kept[n] = _Mix(
+                float(np.quantile(kept, 0.01)), dependence, spread, distance, reach,
+                _ODD * float(apart.std()), float(scale.grain(draws).mean()),
+            )  # fmt: skip
         return self._kept[n]
 
     def _in_class(self, asked: Asked, column: int) -> F64:
@@ -110,6 +147,22 @@ class Honest:
                 out[rows] = _bet(_p(tables[column], asked.value[rows, column].astype(np.float64), _SMALL[column]))
         return out
 
+    def _surprise(self, asked: Asked) -> F64:
+        """(n, 3) −log p of outlier, margin and dependence against the honest queries held, in the class if that is
+        less; 0 where there is no value."""
+        out = np.zeros((len(asked), 3))
+        for k, values, table, small in (
+            (0, asked.value[:, 0], self._tables[0], False),
+            (1, asked.margin, self._tables[1], True),
+            (2, asked.value[:, 1], self._tables[2], True),
+        ):
+            known = np.flatnonzero(np.isfinite(values))
+            if len(table):
+                out[known, k] = -np.log(_p(table, values[known].astype(np.float64), small))
+        for k, column in ((0, 0), (2, 1)):
+            out[:, k] = np.minimum(out[:, k], surprise(self._in_class(asked, column), _BET))
+        return out
+
     def _compile(self) -> None:
         self._kept.clear()
         self._middle = None
@@ -118,6 +171,11 @@ class Honest:
             int(label): [np.sort(self._value[self._label == label, k].astype(np.float64)) for k in range(2)]
             for label in labels[(count >= CLASS_LEAST) & (labels >= 0)]
         }
+        parts = (self._value[:, 0], self._margin, self._value[:, 1])
+        self._tables = [np.sort(part[np.isfinite(part)].astype(np.float64)) for part in parts]
+        held = Asked.zeros(len(self._label), 0)
+        held.value[:], held.margin[:], held.label[:] = self._value, self._margin, self._label
+        self._together = np.sort(self._surprise(held).sum(axis=1))
 
     def page(self) -> Page:
         """Everything, as arrays."""
@@ -128,6 +186,7 @@ class Honest:
             "off_grid": self._off_grid.copy(),
             "label": self._label.copy(),
             "value": self._value.copy(),
+            "margin": self._margin.copy(),
         }
 
     def restore(self, page: Page) -> None:
@@ -137,6 +196,7 @@ class Honest:
         self.rates, self.low_margin = page["rates"].astype(np.float64), float(page["low_margin"][0])
         self.sample, self._off_grid = page["sample"].astype(np.float32), page["off_grid"].astype(np.float64)
         self._label, self._value = page["label"].astype(np.int32), page["value"].astype(np.float32)
+        self._margin = page["margin"].astype(np.float32)
         self._compile()
 
 
@@ -145,7 +205,7 @@ def queries_of(asked: Asked, scale: Scale, honest: Honest | None = None) -> list
     share, grid = scale.frequency(asked.cells)
     points, scaled = scale.points(asked.cells), scale.scaled(asked.cells)
     off_grid, copied = 1.0 - grid.mean(axis=1), copied_gain(share)
-    log_e = np.zeros((len(asked), 5)) if honest is None else honest.log_e(asked, off_grid)
+    log_e = np.zeros((len(asked), 6)) if honest is None else honest.log_e(asked, off_grid)
     return [
         Query(
             asked.cells[i], points[i], scaled[i], share[i], copied[i], float(off_grid[i]), int(asked.label[i]),

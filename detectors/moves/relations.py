@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from detectors.base import F64, I64, Bool
+from detectors.moves import rounded
 from detectors.moves.scale import Scale
 from detectors.views.projection import F32
 
@@ -163,7 +164,7 @@ class _Among:
             copy[row, copied].tolist(),
             (self.at - copied).tolist(),
             (self.told[self.nearest, 0] != self.told[self.old :, 0]).tolist(),
-            self._lines().tolist(),
+            (self._lines() | self._rounded_lines()).tolist(),
             mirror.tolist(),
             (mirror & (self.equal[row, self.at - 1] == columns - 1)).tolist(),
             self._probes(probed),
@@ -226,6 +227,18 @@ class _Among:
         moved = np.minimum(np.minimum(columns - self.equal[i, a], columns - self.equal[i, b]), between)
         return bool((lead & (length > 0) & (moved >= LINE_CELLS)).any())
 
+    def _rounded_lines(self) -> Bool:
+        """The same of numbers that the model's interface rounds, among the nearest and the furthest queries."""
+        columns = self.scale.rounded
+        if len(columns) < LINE_CELLS:
+            return np.zeros(self.new, np.bool_)
+        near, far = np.where(self.held, self.distance, np.inf), np.where(self.held, -self.distance, np.inf)
+        half = NEIGHBOURS // 2
+        some = np.concatenate([np.argsort(d, axis=1, kind="stable")[:, :half] for d in (near, far)], axis=1)
+        numbers = self.cells[:, columns].astype(np.float64)
+        there = np.take_along_axis(self.held, some, axis=1)
+        return rounded.lines(numbers[self.old :], numbers[some], there, self.scale.unit, self.scale.reach)
+
     def _mirrored(self) -> tuple[Bool, Bool]:
         """Finite differences: x + h and x − h around one midpoint. And whether the step is that of before again."""
         points, old, at = self.points, self.old, self.at[:, None]
@@ -245,7 +258,8 @@ class _Among:
         return found, even
 
     def _mirrored_fields(self) -> Bool:
-        """The same where clipping has spoilt some fields: three tenths of those that moved share their midpoint."""
+        """The same where clipping has spoilt some fields, or rounding all of them: three tenths of those that moved
+        share their midpoint."""
         scaled, old = self.scaled, len(self.scaled) - self.new
         last = np.concatenate([scaled[:1], scaled[:-1]])
         middles, moves = (scaled + last) / 2, np.abs(scaled[old:] - last[old:])
@@ -256,7 +270,7 @@ class _Among:
         same = (apart <= (_EVEN * moves)[:, None]) & moved[:, None]
         most = np.where(earlier >= 1, same.sum(axis=2), 0).max(axis=1)
         shared: Bool = (count >= 6) & (most >= np.maximum(3, 0.3 * count))
-        return shared
+        return shared | rounded.mirrored(moves, apart, earlier >= 1, self.scale.scaled_unit)
 
     def _follow(self) -> tuple[list[bool | None], Bool]:
         """Whether each was made from the previous query rather than from that one's parent, which is the earlier one

@@ -13,6 +13,12 @@ from detectors.views.projection import F32, MAX_ROWS, Projection
 DISCRETE = 32
 """Numbers of more distinct values than this are also on the grid between the values of the reference."""
 _COARSEST = 9
+_SOME = 500
+"""Reference rows, about, that queries mapped by their ranks are compared with."""
+_LEAST = 1e-3
+_CHUNK = 1_024
+FINEST = 1e-4
+"""Share of their usual range to which numbers count as rounded even where no decimal step is seen."""
 
 
 class Scale:
@@ -32,7 +38,17 @@ class Scale:
         self.levels: I64 = np.array([len(v) for v, _ in self._values], np.int64)
         """Distinct values of each column of the reference."""
         self._step = [_resolution(self.rows[:, j]) for j in range(self.numbers)]
+        self.rounded: I64 = np.flatnonzero(np.array(self._step, np.float64))
+        """Numeric columns whose values are multiples of some decimal step."""
+        self.unit: F64 = np.array(self._step, np.float64)[self.rounded]
+        """That step."""
+        self.reach: F64 = _reach(self.rows[:, self.rounded])
+        """How far their values lie apart."""
+        self.scaled_unit: F64 = np.maximum(np.array(self._step, np.float64) / projection.width, FINEST)
+        """That step of each number, in units of its usual range."""
         self._sorted: F32 = np.sort(self.rows[:, : self.numbers], axis=0)
+        points = projection.rows.astype(np.float64)
+        self._some: F64 = points[:: max(1, len(points) // _SOME)]
         self.grained: I64 = np.flatnonzero(self.levels[: self.numbers] < 0.1 * len(self.rows))
         """Numeric columns with few distinct values."""
 
@@ -57,9 +73,9 @@ class Scale:
             grid[:, j] = hit
         return share, grid
 
-    def kept_dependence(self, mixes: F32) -> F64:
-        """(mixes,) mean of the view "dependence" of each mix of queries, (mixes, n, columns), once each number is
-        replaced by the reference's value of the same rank.
+    def rescaled(self, mixes: F32) -> tuple[F64, F64]:
+        """Of each mix of queries, (mixes, n, columns), the mean of the view "dependence" and of the log distance to
+        the reference, once each number is replaced by the reference's value of the same rank.
 
         That undoes any increasing change of scale: other units, another calibration of a sensor.
         """
@@ -78,9 +94,21 @@ class Scale:
         np.put_along_axis(rank, order, (low + high) / (2 * n), axis=1)
         nearest = np.minimum((rank * (last + 1)).astype(np.int64), last)
         mapped = self._sorted[nearest, np.arange(self.numbers)].astype(np.float64).reshape(-1, self.numbers)
-        codes = self.cells.codes(mixes.reshape(-1, mixes.shape[2]))
-        kept: F64 = self.tree.of_columns(mapped, np.abs(mapped) < HUGE, codes).reshape(len(mixes), n).mean(axis=1)
-        return kept
+        there, codes = np.abs(mapped) < HUGE, self.cells.codes(mixes.reshape(-1, mixes.shape[2]))
+        points = self.projection.points_of(self.projection.scaled(mapped, there), codes).astype(np.float64)
+        kept = self.tree.of_columns(mapped, there, codes).reshape(len(mixes), n).mean(axis=1)
+        return kept, np.log(self._distance(points) + _LEAST).reshape(len(mixes), n).mean(axis=1)
+
+    def _distance(self, points: F64) -> F64:
+        """(n,) distance of each point to the second nearest of some rows of the reference."""
+        out, norm = np.empty(len(points)), np.einsum("ij,ij->i", self._some, self._some)
+        for begin in range(0, len(points), _CHUNK):
+            some = points[begin : begin + _CHUNK]
+            apart = norm - 2 * some @ self._some.T
+            apart += np.einsum("ij,ij->i", some, some)[:, None]
+            out[begin : begin + _CHUNK] = np.partition(apart, min(1, len(norm) - 1), axis=1)[:, min(1, len(norm) - 1)]
+        distance: F64 = np.sqrt(np.maximum(out, 0.0))
+        return distance
 
     def spread(self, cells: F32) -> F64:
         """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""
@@ -129,6 +157,16 @@ class Scale:
         """A small step."""
         self.radius = float(np.quantile(pairs, 0.05)) if len(pairs) else 0.0
         """How far a path may lead from where it began."""
+
+
+def _reach(columns: F32) -> F64:
+    """(columns,) largest value less the smallest, missing ones left out; 1 where all are one."""
+    there = np.where(np.abs(columns) < HUGE, columns.astype(np.float64), np.nan)
+    if not len(there):
+        return np.ones(columns.shape[1])
+    apart = np.fmax.reduce(there, axis=0) - np.fmin.reduce(there, axis=0)
+    reach: F64 = np.where(apart > 0, apart, 1.0)
+    return reach
 
 
 def _resolution(column: F32) -> float:

@@ -186,7 +186,8 @@ class SecondStage:
         margin = (missing if batch.margin is None else batch.margin[rows]).astype(np.float32)
         return Asked(
             names[batch.client[rows]], self._scale.cells.of(batch, rows), labels_of(batch, rows), margin, log_e,
-            value, queries.honest[rows], batch.time[rows],
+            value, (queries.honest if queries.trusted is None else queries.honest & queries.trusted)[rows],
+            batch.time[rows],
         )  # fmt: skip
 
     def _measure(self, asked: Asked, calibrating: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, Page, StateError
+from detectors.base import F64, I64, Page, StateError
 from detectors.moves.relations import Query
 from detectors.moves.window import MASK_LLR, MASK_OFF_GRID, Link
 from detectors.views.projection import F32
@@ -84,10 +84,13 @@ class Threads:
     tests: int
     open: list[Thread] = field(default_factory=list)
     folded: F64 = field(init=False)
+    begun: F64 = field(init=False)
+    """(tests,) the thread at which each of these sums has begun."""
     made: int = 0
 
     def __post_init__(self) -> None:
         self.folded = np.zeros(self.tests)
+        self.begun = np.zeros(self.tests)
 
     def get(self, id: int) -> Thread | None:
         """The open thread of this number."""
@@ -102,6 +105,7 @@ class Threads:
         if len(self.open) > OPEN:
             old = self.open.pop(0)
             if not old.star and old.n:
+                self.begun = np.where(self.folded > 0, self.begun, old.id)
                 self.folded = np.maximum(0.0, self.folded + old.step)
         return thread
 
@@ -142,14 +146,19 @@ class Threads:
         keep.weigh()
         return keep.id
 
-    def evidence(self) -> F64:
-        """(tests,) CUSUM over the threads in order of their first queries, floored at 0."""
-        steps = np.array([t.step for t in self.open if not t.star])
-        if not len(steps):
-            return self.folded
-        after = np.cumsum(steps[::-1], axis=0)
-        value: F64 = np.maximum(np.maximum(after.max(axis=0), after[-1] + self.folded), 0.0)
-        return value
+    def evidence(self) -> tuple[F64, I64]:
+        """(tests,) CUSUM over the threads in order of their first queries, floored at 0, and the numbers of the threads
+        at which they began."""
+        held = [t for t in self.open if not t.star]
+        if not held:
+            return self.folded, self.begun.astype(np.int64)
+        after = np.cumsum([t.step for t in reversed(held)], axis=0)
+        longest = after[-1] + self.folded
+        most = np.argmax(after, axis=0)
+        value = np.take_along_axis(after, most[None], axis=0)[0]
+        ids = np.array([t.id for t in reversed(held)])
+        begun: I64 = np.where((longest > value) & (self.folded > 0), self.begun, ids[most]).astype(np.int64)
+        return np.maximum(np.maximum(value, longest), 0.0), begun
 
     def page(self) -> Page:
         """Everything, as arrays."""
@@ -162,16 +171,17 @@ class Threads:
             "thread_votes": np.array([t.votes for t in self.open], np.int32).reshape(-1, d),
             "thread_anchors": np.array([t.anchor for t in self.open], np.float32).reshape(-1, m),
             "thread_totals": np.array([t.total for t in self.open], np.float64).reshape(-1, self.tests),
-            "thread_folded": self.folded.copy(),
+            "thread_folded": np.stack([self.folded, self.begun]),
             "thread_made": np.array([self.made], np.int64),
         }
 
     def restore(self, page: Page) -> None:
         """Take what `page` gave. StateError when it is of other tests."""
         totals, counts = page["thread_totals"], page["thread_counts"]
-        if totals.shape != (len(counts), self.tests) or page["thread_folded"].shape != (self.tests,):
+        if totals.shape != (len(counts), self.tests) or page["thread_folded"].shape != (2, self.tests):
             raise StateError(f"stored threads have sums of shape {totals.shape}, not of {self.tests} tests")
-        self.folded, self.made = page["thread_folded"].astype(np.float64), int(page["thread_made"][0])
+        self.folded, self.begun = page["thread_folded"].astype(np.float64)
+        self.made = int(page["thread_made"][0])
         self.open = [
             Thread(
                 int(count[0]), page["thread_rows"][i].astype(np.float32), page["thread_votes"][i].astype(np.float64),

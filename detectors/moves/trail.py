@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from detectors.base import F64, I64, Page
-from detectors.moves.honest import Honest
+from detectors.moves.honest import SIZES, Honest
 from detectors.moves.relations import WINDOW, Query, Relation
 from detectors.moves.scale import Scale
 from detectors.moves.stars import Recent
@@ -19,10 +19,10 @@ from detectors.moves.threads import Thread, Threads
 from detectors.moves.window import MASK_OFF_GRID, Link, Window, link
 from detectors.views.projection import F32
 
-ACROSS: Final = ("outlier", "margin", "near", "dependence", "grid")
+ACROSS: Final = ("outlier", "margin", "near", "dependence", "grid", "joint")
 INSIDE: Final = ("flip", "line", "mirror", "probe", "twin", "follow")
 LINKS: Final = ("near", "edit", "mask", "path", "free")
-_GRID = 4
+_GRID, _JOINT = 4, 5
 HEADS: Final = 128
 SWEEP: Final = 60
 """Edits of one record that are a sweep; of wide records as many as they have fields, so that asking once without each
@@ -30,6 +30,7 @@ field, as explainers do, is none. Edits made one upon the other count from here 
 SWEEP_SHARE: Final = 0.5
 _DOUBTFUL: Final = math.log(1e4)
 _EARLY: Final = 8
+_AGAIN: Final = 64
 _SMOOTH: Final = 6
 """Steps in a row, neither near nor beyond the radius of a path, that make a smooth motion."""
 _SMOOTH_REACH: Final = 1.5
@@ -110,8 +111,9 @@ class Trail:
         found = self._inside(least) or self._swept()
         if found is not None:
             return found
-        across = self._threads.evidence()
-        self._excuse(float(across.max()))
+        across, begun = self._threads.evidence()
+        strongest = int(np.argmax(across))
+        self._excuse(float(across[strongest]), self._threads.made - int(begun[strongest]))
         if self.rescaled or (self.heads < _EARLY and self.heads > 0.5 * self.judged):
             return None
         usable = across.copy()
@@ -119,7 +121,9 @@ class Trail:
         # Finer numbers than the data's may be another export of it; nearer to the middle as well, they are mixtures.
         if self.contracted and self.heads > 0.5 * self.judged:
             usable[_GRID] = across[_GRID]
-        best = int(np.argmax(usable))
+        # What is unusual in one way says more to who reads it.
+        best = int(np.argmax(usable[:_JOINT]))
+        best = best if usable[best] > least else _JOINT
         if usable[best] <= least:
             return None
         return Named(ACROSS[best], float(usable[best]), min(self.heads, self.judged), self.judged, 0.0)
@@ -203,14 +207,24 @@ class Trail:
             return None
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 
-    def _excuse(self, strongest: float) -> None:
-        """Judge at 8 origins and at every 16 more: is this honest data on another scale, or mixtures of it?"""
+    def _excuse(self, strongest: float, bearing: int) -> None:
+        """Judge at some numbers of origins, and at every 64 more: is this honest data on another scale, or mixtures of
+        it? Seldom, because every time honest data may fail by chance.
+
+        Both all the origins held and the `bearing` ones, from which the strongest evidence comes, must look so.
+        """
         if strongest <= _DOUBTFUL:
             return
-        size = self.heads // 16 * 16 if self.heads >= 16 else _EARLY * (self.heads >= _EARLY)
+        size = max((n for n in SIZES if n <= self.heads), default=0)
+        if self.heads > size == SIZES[-1]:
+            size = self.heads // _AGAIN * _AGAIN
         if size != self._excuse_at:
             self._excuse_at = size
-            self.rescaled = size > 0 and self._honest.rescaled(self._heads, self._head_margins, self._scale)
+            some = slice(max(0, len(self._heads) - max(bearing, _EARLY)), None)
+            self.rescaled = size > 0 and all(
+                self._honest.rescaled(self._heads[its], self._head_margins[its], self._scale)
+                for its in (slice(None), some)
+            )
             self.contracted = size > 0 and self._honest.contracted(self._heads, self._scale)
 
     def page(self) -> Page:

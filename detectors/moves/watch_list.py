@@ -30,7 +30,7 @@ IDLE: Final = 16
 TRAIL_BYTES: Final = 16 << 20
 """Room for all trails of a model."""
 _FEWEST_TRAILS: Final = 16
-_BEATS: Final = 16
+_BEATS: Final = 6
 
 
 @dataclass(slots=True)

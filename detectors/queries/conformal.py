@@ -106,13 +106,20 @@ class ConformalTest(Detector):
         """How many of the rows went into the calibration. It closes at the first row that is not for it."""
         calibration = self._calibration
         taken = int(queries.honest[rows].sum())
-        calibration.add(batch.client[rows[:taken]], batch.clients, values[:taken])
+        self._learn(batch, rows[:taken], values[:taken], queries)
         over = not queries.honest.all()
         while over and not calibration.enough and taken < len(rows):
             more = slice(taken, min(taken + calibration.missing, len(rows)))
-            calibration.add(batch.client[rows[more]], batch.clients, values[more])
+            self._learn(batch, rows[more], values[more], queries)
             taken = more.stop
         if over and calibration.enough:
             calibration.close()
             self._population = Population(calibration.clients)
         return taken
+
+    def _learn(self, batch: Batch, rows: I64, values: F64, queries: Queries) -> None:
+        """Honest values of clients that are not named as attackers."""
+        if queries.trusted is not None:
+            keep = queries.trusted[rows]
+            rows, values = rows[keep], values[keep]
+        self._calibration.add(batch.client[rows], batch.clients, values)

@@ -102,7 +102,8 @@ class QueryBudget(Detector):
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence | ClientEvidence | Finding]:
         """Count the distinct queries of the batch."""
         queries: Queries = views.get("queries")
-        rows = np.flatnonzero(queries.distinct)
+        learnt = queries.distinct if queries.trusted is None else queries.distinct & (queries.trusted | ~queries.honest)
+        rows = np.flatnonzero(learnt)
         honest = queries.honest[rows]
         yield from self._take(batch, rows[honest])
         if self._usual is None and not queries.honest.all():

@@ -30,6 +30,7 @@ from detectors.base import (
     Views,
     register,
 )
+from detectors.queries.attackers import trusted
 from detectors.queries.calibration import array_names, names_array
 from detectors.views.projection import F32
 from detectors.views.query_hash import U64
@@ -65,6 +66,8 @@ class Queries:
     nearest: F64
     other: Bool
     settled: tuple[tuple[str, ...], F64] | None = None
+    trusted: Bool | None = None
+    """(n,) not of a client named as an attacker: of the honest stretch only these are learnt from. None: all."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +111,18 @@ class QueryLog(Detector):
         if len(rows):
             hashes: U64 = views.get("query_hash")
             distinct[rows[self._seen.take(hashes[rows])]] = True
-        was_honest = self._honest
+        was_honest, trust = self._honest, trusted(batch, views)
         honest = self._prefix(batch, distinct)
         if len(rows):
             points: F32 = views.get("projection")
-            early, late = np.flatnonzero(distinct & honest), np.flatnonzero(distinct & ~honest)
+            early, late = np.flatnonzero(distinct & honest & trust), np.flatnonzero(distinct & ~honest)
             self._ring.learn(points[early], [batch.clients[c] for c in batch.client[early].tolist()])
             if was_honest and not self._honest:
                 settled = self._ring.settle()
             nearest[late], other[late] = self._ring.take(points[late], _owners(batch, late))
         elif was_honest and not self._honest:
             settled = self._ring.settle()
-        views.put("queries", Queries(distinct, honest, nearest, other, settled))
+        views.put("queries", Queries(distinct, honest, nearest, other, settled, trust))
         return iter(())
 
     @property

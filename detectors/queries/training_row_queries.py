@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from detectors.queries.calibration import Calibration
 from detectors.queries.query_log import Queries
 from detectors.reference import Reference
 from detectors.views.query_hash import U64, QueryHash
+
+_PROBED: Final = 0.5
+"""Share of training rows that a probe is expected to have, at least: it compares them with as many other rows."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class TrainingRowQueries(Detector):
         calibration = self._calibration
         if not calibration.closed:
             taken = int(queries.honest[rows].sum())
-            calibration.add(batch.client[rows[:taken]], batch.clients, hit[:taken])
+            keep = np.ones(taken, np.bool_) if queries.trusted is None else queries.trusted[rows[:taken]]
+            calibration.add(batch.client[rows[:taken][keep]], batch.clients, hit[:taken][keep])
             if queries.honest.all():
                 return
             calibration.close()
@@ -80,7 +85,7 @@ class TrainingRowQueries(Detector):
         if not len(rows):
             return
         usual = self._usual(batch, rows)
-        probe = np.clip(3 * usual, 0.3, 0.95)
+        probe = np.clip(3 * usual, _PROBED, 0.95)
         log_e = np.zeros((len(batch), 1))
         log_e[rows, 0] = np.where(hit > 0, np.log(probe / usual), np.log((1 - probe) / (1 - usual)))
         yield ClientEvidence(

@@ -63,6 +63,11 @@ class Projection:
         """Coordinates of a point."""
         return len(self._centre)
 
+    @property
+    def width(self) -> F64:
+        """(numbers,) usual range of each number: what `scaled` divides by."""
+        return self._width
+
     def points(self, batch: Batch) -> F32:
         """(n, dimensions) float32, multiples of 2^-16: equal for any cut of the events.
 

@@ -176,6 +176,13 @@ def _drawn_apart(event: Event, i: int) -> Event:
     return event
 
 
+def _computed(event: Event, i: int) -> Event:
+    """Whole numbers where the data has them, but for a little that a step along a gradient adds."""
+    features = event.features or {}
+    event.features = {**features, "age": float(features["age"]) + 0.013 * (1 + i % 71)}
+    return event
+
+
 def _known(event: Event, i: int) -> Event:
     event.features = _ROWS[i % ROWS].features
     return event
@@ -212,6 +219,7 @@ CASES: dict[str, Case] = {
     "margin_queries": _query_case(_undecided),
     "near_duplicate_queries": _query_case(_small_steps),
     "independent_queries": _query_case(_drawn_apart, linked),
+    "finer_queries": _query_case(_computed),
     "training_row_queries": _query_case(_known),
     "query_budget": _query_case(_as_it_is, _in_turn),
     "predictive_drift": _case(_richer),

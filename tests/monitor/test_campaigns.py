@@ -48,7 +48,7 @@ def test_an_account_that_asks_where_a_named_one_did_joins_its_incident() -> None
 
 def test_a_declared_service_joins_no_campaign() -> None:
     watch = Watch(c_b="nightly probe").calibrated().feed(search())
-    attacker, service = watch.of("adversarial_input")
+    attacker, service = watch.of("adversarial_input") + watch.of("model_extraction")
     assert [s.id for s in attacker.subjects] == ["c_a"] and attacker.severity == "warning"
     assert [s.id for s in service.subjects] == ["c_b"] and service.severity == "info"
 
