@@ -16,7 +16,9 @@ from detectors.base import F64, I32, I64, U8, Page, StateError
 PER_CLIENT = 30
 OWN_FROM = 60
 OWN_MOST = 500
-"""Values of one client that are kept."""
+"""Values of one client in its baseline, spread evenly over those collected: the first hour of a day is not the day."""
+COLLECTED = 4 * OWN_MOST
+"""Values of one client that are collected."""
 MOST = 100_000
 """Values that are kept in all."""
 CLIENTS = 1_000
@@ -62,7 +64,7 @@ class Calibration:
         for code, value in zip(client.tolist(), values.tolist(), strict=True):
             name = clients[code]
             count = self._of.get(name, 0)
-            if count >= OWN_MOST or len(self._values) >= MOST:
+            if count >= COLLECTED or len(self._values) >= MOST:
                 continue
             self._of[name] = count + 1
             self._usable += count < PER_CLIENT
@@ -76,7 +78,7 @@ class Calibration:
             by.setdefault(name, []).append(value)
         self.balanced = np.sort(np.array([v for values in by.values() for v in values[:PER_CLIENT]]))
         self.clients = tuple(sorted(by, key=lambda name: (-len(by[name]), name))[:CLIENTS])
-        own = {name: sorted(values) for name, values in sorted(by.items()) if len(values) >= OWN_FROM}
+        own = {name: sorted(_spread(v, OWN_MOST)) for name, v in sorted(by.items()) if len(v) >= OWN_FROM}
         self._own_names = {name: i for i, name in enumerate(own)}
         self._own_values = np.array([v for values in own.values() for v in values], np.float64)
         self._own_start = np.cumsum([0, *map(len, own.values())]).astype(np.int64)
@@ -168,6 +170,12 @@ class Calibration:
         below = np.searchsorted(self._keys, index * (len(self._ranks) + 1) + rank) - self._own_start[index]
         p: F64 = ((below if small else count - below) + 1) / (count + 1)
         return p
+
+
+def _spread(values: Sequence[float], most: int) -> Sequence[float]:
+    """At most so many of them, evenly."""
+    n = len(values)
+    return values if n <= most else [values[i * n // most] for i in range(most)]
 
 
 def _p(honest: F64, values: F64, small: bool) -> F64:

@@ -15,14 +15,15 @@ def learnt(seed: int = 1, n: int = 900) -> tuple[Calibration, dict[str, list[flo
     values = rng.normal(client.astype(float), 1).round(1)
     made = Calibration()
     made.add(client, CLIENTS, values)
-    by = {name: values[client == i].tolist()[:OWN_MOST] for i, name in enumerate(CLIENTS)}
+    by = {name: values[client == i].tolist() for i, name in enumerate(CLIENTS)}
     made.close()
     return made, by
 
 
 @pytest.mark.parametrize("small", [True, False])
 def test_p_values_count_honest_values_as_unusual_as_these(small: bool) -> None:
-    made, by = learnt()
+    made, by = learnt(n=600)
+    assert max(map(len, by.values())) <= OWN_MOST
     balanced = [v for values in by.values() for v in values[:PER_CLIENT]]
 
     def p(honest: list[float], x: float) -> float:
@@ -37,8 +38,17 @@ def test_p_values_count_honest_values_as_unusual_as_these(small: bool) -> None:
     assert made.p_values(client, CLIENTS, values, small) == pytest.approx(np.array(want))
 
 
+def test_the_baseline_of_a_busy_client_is_of_all_its_time() -> None:
+    made = Calibration()
+    made.add(np.zeros(1_500, np.int32), CLIENTS, np.linspace(0, 1, 1_500))
+    made.add(np.full(50, 1, np.int32), CLIENTS, np.zeros(50))
+    made.close()
+    p = made.p_values(np.zeros(3, np.int32), CLIENTS, np.array([0.25, 0.5, 0.9]), False)
+    assert p == pytest.approx([0.75, 0.5, 0.1], abs=0.01)
+
+
 def test_means_of_own_values() -> None:
-    made, by = learnt()
+    made, by = learnt(n=600)
     rows, index = made.own(np.array([0, 1, 2], np.int32), CLIENTS)
     assert rows.tolist() == [0, 1]
     assert made.own_means()[index] == pytest.approx([np.mean(by["a"]), np.mean(by["b"])])
