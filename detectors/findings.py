@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,9 +66,10 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
     subjects += [SubjectRef("segment", segment) for segment in segments if segment]
     now = float(batch.time[alarm.row])
     events = max((m.n for m in explanation.measures), default=0)
-    ratio = Measure(
-        alarm.detector, leading.name, alarm.ratio, 1.0, "ratio", events, explanation.onset, now, statistic="evidence"
-    )
+    onset = explanation.onset
+    if not math.isfinite(onset):  # nobody can tell since when: it was there from the first block on
+        onset = min((m.since for m in explanation.measures if math.isfinite(m.since)), default=now)
+    ratio = Measure(alarm.detector, leading.name, alarm.ratio, 1.0, "ratio", events, onset, now, statistic="evidence")
     version = int(batch.version[alarm.row])
     return Finding(
         detector=alarm.detector,
@@ -78,7 +80,7 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
         row=alarm.row,
         position=alarm.position,
         subjects=tuple(subjects),
-        onset=explanation.onset,
+        onset=onset,
         measures=(*explanation.measures, ratio),
         model_version=batch.versions[version] if version >= 0 else None,
     )
