@@ -63,8 +63,18 @@ class ClientLedger:
         last = np.full(len(clients), -np.inf)
         np.minimum.at(first, client[known], time[known])
         np.maximum.at(last, client[known], time[known])
+        held, dirty = self._clients, self._dirty
         for name, count, a, b in zip(clients, counts, first.tolist(), last.tolist(), strict=True):
-            self._add_one(name, count, a, b)
+            if not count:
+                continue
+            row = held.get(name)
+            if row is None:
+                row = self._begin(name, a, b)
+            row[0] += count
+            row[2] = min(row[2], a)
+            row[3] = max(row[3], b)
+            if len(dirty) < BUCKETS:
+                dirty.add(_bucket(name))
         if len(self._clients) > self.capacity:
             self._compact(self.capacity)
 
@@ -117,18 +127,12 @@ class ClientLedger:
                 rows = page["rows"].tolist()
                 self._clients.update(zip(array_text(page["clients"]), rows, strict=True))
 
-    def _add_one(self, client: str, count: int, first: float, last: float) -> None:
-        if not count:
-            return
-        row = self._clients.get(client)
-        if row is None:
-            row = self._clients[client] = [self._floor, self._floor, first, last]
-            if self._sketch is not None:
-                self._sketch.update(client)
-        row[0] += count
-        row[2] = min(row[2], first)
-        row[3] = max(row[3], last)
-        self._dirty.add(_bucket(client))
+    def _begin(self, client: str, first: float, last: float) -> list[float]:
+        """The row of a client that is not held; what it has asked already is not known, but no more than the floor."""
+        row = self._clients[client] = [self._floor, self._floor, first, last]
+        if self._sketch is not None:
+            self._sketch.update(client)
+        return row
 
     def _compact(self, most: int, kept: Container[str] = ()) -> None:
         """Drop the clients with the fewest queries; newcomers start at the largest count dropped (an upper bound)."""

@@ -8,9 +8,10 @@ import numpy as np
 
 from detectors.base import F64, I32, I64, Page, StateError
 from detectors.moves.asked import Asked
+from detectors.moves.relations import Query, copied_gain
 from detectors.moves.scale import Scale
 from detectors.moves.steps import DEFAULT_RATES, FLIP, LINE, MIRROR, PROBE, TWIN, rates
-from detectors.moves.window import Query, Window, copied_gain
+from detectors.moves.window import Window
 from detectors.queries.calibration import PER_CLIENT
 from detectors.views.projection import F32
 
@@ -77,7 +78,7 @@ class Honest:
             return False
         heads, margins = heads[-n:], margins[-n:]
         dependence, grain = self._usual(n, scale)
-        if scale.kept_dependence(heads) < dependence or scale.grain(heads) > 1.5 * grain + 0.05:
+        if scale.kept_dependence(heads[None])[0] < dependence or scale.grain(heads[None])[0] > 1.5 * grain + 0.05:
             return False
         return float((margins < self.low_margin).mean()) < 0.5
 
@@ -96,9 +97,9 @@ class Honest:
         """Dependence that 99 of 100 honest mixes of n queries exceed, and their mean grain; made when first asked."""
         if n not in self._kept:
             rng = np.random.default_rng(n)
-            draws = [self.sample[rng.choice(len(self.sample), n)] for _ in range(_DRAWS)]
-            kept = float(np.quantile([scale.kept_dependence(rows) for rows in draws], 0.01))
-            self._kept[n] = kept, float(np.mean([scale.grain(rows) for rows in draws[:50]]))
+            draws = self.sample[rng.choice(len(self.sample), (_DRAWS, n))]
+            kept = float(np.quantile(scale.kept_dependence(draws), 0.01))
+            self._kept[n] = kept, float(scale.grain(draws).mean())
         return self._kept[n]
 
     def _in_class(self, asked: Asked, column: int) -> F64:
@@ -159,10 +160,10 @@ def _measured(asked: Asked, order: I64, scale: Scale) -> F64:
     hits, seen = np.zeros(5), np.zeros(5)
     queries = queries_of(asked, scale)
     for rows in np.split(order, np.flatnonzero(np.diff(asked.owner[order])) + 1):
+        if len(rows) == 1:
+            continue
         window = Window(asked.cells.shape[1], scale.projection.dimensions, scale.numbers)
-        for q in (queries[row] for row in rows[:PER_CLIENT].tolist()):
-            relation = window.relate(q, scale) if window.n else None
-            window.take(q, relation, 0)
+        for relation in window.relate([queries[row] for row in rows[:PER_CLIENT].tolist()], scale):
             if relation is None:
                 continue
             seen[[LINE, MIRROR, PROBE, TWIN]] += 1

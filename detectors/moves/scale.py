@@ -57,20 +57,30 @@ class Scale:
             grid[:, j] = hit
         return share, grid
 
-    def kept_dependence(self, cells: F32) -> float:
-        """Mean of the view "dependence" once each number is replaced by the reference's value of the same rank.
+    def kept_dependence(self, mixes: F32) -> F64:
+        """(mixes,) mean of the view "dependence" of each mix of queries, (mixes, n, columns), once each number is
+        replaced by the reference's value of the same rank.
 
         That undoes any increasing change of scale: other units, another calibration of a sensor.
         """
-        n, mapped = len(cells), np.zeros((len(cells), self.numbers))
-        last = len(self._sorted) - 1
-        for j in range(self.numbers):
-            column = np.sort(cells[:, j])
-            low = np.searchsorted(column, cells[:, j], side="left")
-            rank = (low + np.searchsorted(column, cells[:, j], side="right")) / (2 * n)
-            mapped[:, j] = self._sorted[np.minimum((rank * (last + 1)).astype(np.int64), last), j]
-        there = np.abs(mapped) < HUGE
-        return float(self.tree.of_columns(mapped, there, self.cells.codes(cells)).mean())
+        n, last = mixes.shape[1], len(self._sorted) - 1
+        numbers = mixes[:, :, : self.numbers]
+        order = np.argsort(numbers, axis=1)
+        rising = np.take_along_axis(numbers, order, axis=1)
+        place = np.arange(n)[:, None]
+        fresh = np.ones(rising.shape, np.bool_)
+        fresh[:, 1:] = rising[:, 1:] != rising[:, :-1]
+        low = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
+        final = np.ones(rising.shape, np.bool_)
+        final[:, :-1] = fresh[:, 1:]
+        high = np.minimum.accumulate(np.where(final, place + 1, n)[:, ::-1], axis=1)[:, ::-1]
+        rank = np.empty(rising.shape)
+        np.put_along_axis(rank, order, (low + high) / (2 * n), axis=1)
+        nearest = np.minimum((rank * (last + 1)).astype(np.int64), last)
+        mapped = self._sorted[nearest, np.arange(self.numbers)].astype(np.float64).reshape(-1, self.numbers)
+        codes = self.cells.codes(mixes.reshape(-1, mixes.shape[2]))
+        kept: F64 = self.tree.of_columns(mapped, np.abs(mapped) < HUGE, codes).reshape(len(mixes), n).mean(axis=1)
+        return kept
 
     def spread(self, cells: F32) -> F64:
         """(n,) mean distance of each query's numbers from the middle of the reference's ranks, 0 to 0.5."""
@@ -92,11 +102,15 @@ class Scale:
         """(n, edges) how well each pair of dependent fields belongs together: terms of the view "dependence"."""
         return self.tree.terms(*self.cells.numeric(cells), self.cells.codes(cells))
 
-    def grain(self, cells: F32) -> float:
-        """Mean share of distinct values in the columns that have few of them in the reference."""
+    def grain(self, mixes: F32) -> F64:
+        """(mixes,) of each mix of queries, (mixes, n, columns), the mean share of distinct values in the columns that
+        have few of them in the reference."""
         if not len(self.grained):
-            return 0.0
-        return float(np.mean([len(np.unique(cells[:, j])) for j in self.grained.tolist()])) / len(cells)
+            return np.zeros(len(mixes))
+        rising = np.sort(mixes[:, :, self.grained], axis=1)
+        distinct = 1 + (rising[:, 1:] != rising[:, :-1]).sum(axis=1)
+        share: F64 = distinct.mean(axis=1) / mixes.shape[1]
+        return share
 
     def _lengths(self, points: F64) -> None:
         norm = np.einsum("ij,ij->i", points, points)

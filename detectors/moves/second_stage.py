@@ -20,10 +20,10 @@ from detectors.moves.campaigns import LEAST, Campaigns, Snapshot
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
 from detectors.moves.recent_queries import HELD, RecentQueries
+from detectors.moves.relations import Query
 from detectors.moves.scale import Scale
 from detectors.moves.trail import Named
 from detectors.moves.watch_list import Turn, WatchList
-from detectors.moves.window import Query
 from detectors.queries.outlier_queries import DISTANCE
 from detectors.queries.query_log import Queries, hash_name
 from detectors.views.dependence import tree_of
@@ -192,10 +192,10 @@ class SecondStage:
         """Take a client's queries in order; row and reason at which it is named."""
         watched, trail = turn.watched, turn.watched.trail
         looks = self._looks.setdefault(turn.client, [])
-        for q, honest, time, row in zip(queries, asked.honest.tolist(), asked.time.tolist(), turn.rows, strict=True):
-            trail.take(q, honest)
+        honest = asked.honest.tolist()
+        for calm, time, row in zip(trail.take(queries, honest), asked.time.tolist(), turn.rows, strict=True):
             watched.beat(time)
-            if honest or row < 0:
+            if calm or row < 0:
                 continue
             looks.append((row, look_of(trail)))
             named = trail.named(least)

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from detectors.base import F64, Page, StateError
-from detectors.moves.window import MASK_LLR, MASK_OFF_GRID, Link, Query
+from detectors.moves.relations import Query
+from detectors.moves.window import MASK_LLR, MASK_OFF_GRID, Link
 from detectors.views.projection import F32
 
 OPEN: Final = 24

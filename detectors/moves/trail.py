@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from detectors.base import F64, I64, Page
 from detectors.moves.honest import Honest
+from detectors.moves.relations import WINDOW, Query, Relation
 from detectors.moves.scale import Scale
 from detectors.moves.stars import Recent
 from detectors.moves.steps import FLIP, LINE, MIRROR, PROBE, TWIN, Steps
 from detectors.moves.threads import Thread, Threads
-from detectors.moves.window import MASK_OFF_GRID, Link, Query, Relation, Window, link
+from detectors.moves.window import MASK_OFF_GRID, Link, Window, link
 from detectors.views.projection import F32
 
 ACROSS: Final = ("outlier", "margin", "near", "dependence", "grid")
@@ -46,7 +48,7 @@ class Named:
 
 
 class Trail:
-    """The state of one client. Queries must be given in the order they were asked, each once."""
+    """The state of one client."""
 
     def __init__(self, scale: Scale, honest: Honest) -> None:
         self._scale, self._honest = scale, honest
@@ -73,9 +75,16 @@ class Trail:
         self._sweep = 0
         self._last_steps: tuple[float, ...] = ()
 
-    def take(self, q: Query, honest: bool) -> None:
-        """One more query; `honest`: asked while the model calibrated."""
-        relation = self._window.relate(q, self._scale) if self._window.n else None
+    def take(self, queries: Sequence[Query], honest: Sequence[bool]) -> Iterator[bool]:
+        """Take more queries in the order they were asked; `honest`: asked while the model calibrated. Yields that of
+        each query when it has been taken; those not asked for are not taken."""
+        for begin in range(0, len(queries), WINDOW):
+            some = queries[begin : begin + WINDOW]
+            for q, relation, calm in zip(some, self._window.relate(some, self._scale), honest[begin:], strict=False):
+                self._take(q, relation, calm)
+                yield calm
+
+    def _take(self, q: Query, relation: Relation | None, honest: bool) -> None:
         made_of, thread = self._join(q, relation)
         if thread is None:
             thread = self._threads.begin(q)

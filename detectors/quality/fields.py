@@ -128,19 +128,27 @@ class FieldRule(Rule):
         self._new = {n: (int(a), int(b), t, bool(o)) for n, (a, b, t, o) in zip(names, rows, strict=True)}
 
     def _runs(self, batch: Batch, faults: Bool) -> list[Finding]:
-        """Lengths of the runs at every row, vectorised; then the few rows where one reaches its length."""
-        bad = _run_lengths(faults, self._bad_run)
-        good = _run_lengths(~faults, self._good_run)
-        begun = np.clip(len(batch) - bad[-1], 0, len(batch) - 1)
-        since = np.where(bad[-1] > len(batch), self._since, batch.time[begun])
-        turns = [_Turn(i, j, True) for i, j in np.argwhere((bad == self._length) & self._watched).tolist()]
-        turns += [_Turn(i, j, False) for i, j in np.argwhere((good == self._length) & self._watched).tolist()]
+        """Lengths of the runs at every row, vectorised; then the few rows where one reaches its length.
+
+        A column without a fault, of which none is told either, only grows its run of good events.
+        """
+        n = len(batch)
+        at = np.flatnonzero(faults.any(axis=0) | self._open)
+        bad, good = _run_lengths(faults[:, at], self._bad_run[at]), _run_lengths(~faults[:, at], self._good_run[at])
+        length, watched = self._length[at], self._watched[at]
+        turns = [_Turn(i, int(at[j]), True) for i, j in np.argwhere((bad == length) & watched).tolist()]
+        turns += [_Turn(i, int(at[j]), False) for i, j in np.argwhere((good == length) & watched).tolist()]
+        since = np.full(len(self._since), batch.time[-1])
+        begun = np.clip(n - bad[-1], 0, n - 1)
+        since[at] = np.where(bad[-1] > n, self._since[at], batch.time[begun])
+        self._bad_run, self._good_run = np.zeros_like(self._bad_run), self._good_run + n
+        self._bad_run[at], self._good_run[at] = bad[-1], good[-1]
         found = []
         for turn in sorted(turns):
             if turn.opens != self._open[turn.column]:
                 self._open[turn.column] = turn.opens
                 found.append(self._finding(batch, turn))
-        self._bad_run, self._good_run, self._since = bad[-1].copy(), good[-1].copy(), since
+        self._since = since
         return found
 
     def _finding(self, batch: Batch, turn: _Turn) -> Finding:
@@ -198,12 +206,14 @@ class FieldRule(Rule):
 
 def _faults(batch: Batch) -> Bool:
     """(n, fields × faults): which fault each cell has."""
-    out = np.zeros((len(batch), len(batch.numeric.names) + len(batch.category.names), len(FAULTS)), np.bool_)
     d = len(batch.numeric.names)
+    out = np.zeros((len(batch), d + len(batch.category.names), len(FAULTS)), np.bool_)
+    numeric, category = batch.numeric.status, batch.category.codes
     for k, (status, code) in enumerate(zip(_NUMERIC, _CATEGORY, strict=True)):
-        out[:, :d, k] = batch.numeric.status == status
-        if code is not None:
-            out[:, d:, k] = batch.category.codes == code
+        if numeric.any():
+            out[:, :d, k] = numeric == status
+        if code is not None and category.min(initial=0) < 0:
+            out[:, d:, k] = category == code
     return out.reshape(len(batch), -1)
 
 

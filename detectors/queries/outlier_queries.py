@@ -15,7 +15,7 @@ DISTANCE: Final = "outlier"
 NEIGHBOUR: Final = 4
 """Distance to the fourth nearest reference row: the nearest alone is at the mercy of one odd row."""
 _CHUNK: Final = 256
-_GROUP: Final = 100
+_GROUP: Final = 20
 _INFINITELY: Final = 1e30
 
 
@@ -58,7 +58,7 @@ def _outlier(views: Views) -> F64:
 def _laid_out(rows: F32) -> F32:
     """(dimensions + 1, n): the rows with their squared norms, so that one product gives 2 x·y − |y|².
 
-    Rows are repeated up to four, and infinitely far ones fill the last group.
+    Rows are repeated up to four, and infinitely far ones fill the last groups.
     """
     if len(rows) < NEIGHBOUR:
         rows = rows[np.arange(NEIGHBOUR) % len(rows)]
@@ -74,13 +74,16 @@ def _fourth_largest(values: F32) -> F32:
     """(n,) the fourth largest of each row, exact.
 
     The four largest are in the four groups with the largest maxima, so only these are sorted: several times as fast
-    as sorting the whole row.
+    as sorting the whole row. A group is every k-th value, so that the maxima of all groups are taken side by side.
     """
     n, width = values.shape
     groups = width // _GROUP
     if groups > 2 * NEIGHBOUR:
-        table = values.reshape(n, groups, _GROUP)
-        best = np.argpartition(table.max(axis=2), groups - NEIGHBOUR, axis=1)[:, -NEIGHBOUR:]
-        values = table[np.arange(n)[:, None], best].reshape(n, NEIGHBOUR * _GROUP)
+        table = values.reshape(n, _GROUP, groups)
+        largest = table[:, 0].copy()
+        for k in range(1, _GROUP):
+            np.maximum(largest, table[:, k], out=largest)
+        best = np.argpartition(largest, groups - NEIGHBOUR, axis=1)[:, -NEIGHBOUR:]
+        values = table[np.arange(n)[:, None], :, best].reshape(n, NEIGHBOUR * _GROUP)
     fourth: F32 = np.partition(values, values.shape[1] - NEIGHBOUR, axis=1)[:, -NEIGHBOUR]
     return fourth

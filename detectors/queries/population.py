@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I32, I64, U8, Page, StateError
+from detectors.base import F64, I32, I64, U8, Bool, Page, StateError
 
 LEVELS: Final = np.array([0.3, 0.1, 0.03, 0.01, 0.003])
+_RISING: Final = LEVELS[::-1].copy()
 
 
 class Population:
@@ -36,20 +37,21 @@ class Population:
             return p
         table = np.array([self._index.get(name, -1) for name in clients], np.int64)
         index: I64 = np.where(client >= 0, table[client], -1)
-        level = (p[:, None] <= LEVELS).sum(axis=1)
+        level = len(LEVELS) - np.searchsorted(_RISING, p)
         member = np.flatnonzero(index >= 0)
         before, known = self._before(index, level, member)
-        reached = (before[:, None] > np.arange(len(LEVELS))).astype(np.int64) * known[:, None]
-        now = (level[:, None] > np.arange(len(LEVELS))).astype(np.int64)
-        change, new = np.zeros((len(p), len(LEVELS)), np.int64), np.zeros(len(p), np.int64)
-        change[member], new[member] = (now - reached)[member], (1 - known)[member]
-        held = (self._level[:, None] > np.arange(len(LEVELS))).astype(np.int64).sum(axis=0)
-        count = held + np.cumsum(change, axis=0) - change - reached
+        at = np.arange(len(LEVELS))[:, None]
+        reached = (before > at) & (known > 0)
+        change, new = np.zeros((len(LEVELS), len(p)), np.int32), np.zeros(len(p), np.int32)
+        change[:, member] = (level[member] > at).astype(np.int32) - reached[:, member]
+        new[member] = 1 - known[member]
+        held = (self._level > at).sum(axis=1)[:, None]
+        count = held + np.cumsum(change, axis=1) - change - reached
         others = int(self._known.sum()) + np.cumsum(new) - new - known
         self._level[index[member]] = level[member]
         self._known[index[member]] = 1
         self._changed |= bool(len(member))
-        return np.maximum(p, _share(count, others, now, drifted))
+        return np.maximum(p, _share(count, others, level > at, drifted))
 
     def dirty(self) -> dict[str, Page]:
         """Pages changed since the last call."""
@@ -80,10 +82,13 @@ class Population:
         return before, known
 
 
-def _share(count: I64, others: I64, now: I64, drifted: bool) -> F64:
-    """The largest share of others at a level this event has reached, where that is more than chance allows."""
-    m = np.maximum(others, 1)[:, None]
-    spread = np.sqrt(m * LEVELS * (1 - LEVELS))
-    usual = m * LEVELS + (spread if drifted else 3 * spread + 1)
-    share: F64 = np.where((now > 0) & (count > usual), count / m, 0.0).max(axis=1)
+def _share(count: I64, others: I64, now: Bool, drifted: bool) -> F64:
+    """(n,) the largest share of others at a level this event has reached, where that is more than chance allows.
+
+    `count` and `now`: (levels, n).
+    """
+    m, levels = np.maximum(others, 1), LEVELS[:, None]
+    spread = np.sqrt(m * (levels * (1 - levels)))
+    usual = m * levels + (spread if drifted else 3 * spread + 1)
+    share: F64 = np.where(now & (count > usual), count / m, 0.0).max(axis=0)
     return share

@@ -123,22 +123,22 @@ class QueryBudget(Detector):
         if not len(rows):
             return
         self._changed = True
-        clock = self._clocked(batch.time[rows])
-        for k, length in enumerate(LENGTHS):
-            window = np.floor(clock / length).astype(np.int64)
-            for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(window)) + 1):
-                self._roll(k, int(window[part[0]]))
-                yield from self._count(batch, rows[part], k)
+        window = np.floor(self._clocked(batch.time[rows])[:, None] / np.array(LENGTHS)).astype(np.int64)
+        for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(window, axis=0).any(axis=1)) + 1):
+            for k in range(len(LENGTHS)):
+                self._roll(k, int(window[part[0], k]))
+            yield from self._count(batch, rows[part])
 
     def _clocked(self, times: F64) -> F64:
         """Event time as it goes on: never back, and an hour a query at most, so that one wrong time does no harm."""
         now = float(times[0]) if np.isnan(self._clock) else self._clock
-        out = np.empty(len(times))
-        for i, time in enumerate(times.tolist()):
-            now = max(now, min(time, now + HOUR))
-            out[i] = now
+        out: F64 = np.maximum.accumulate(np.maximum(times, now))
+        if out[-1] > now + HOUR:
+            for i, time in enumerate(times.tolist()):
+                now = max(now, min(time, now + HOUR))
+                out[i] = now
         self._first = float(out[0]) if np.isnan(self._first) else self._first
-        self._clock = now
+        self._clock = float(out[-1])
         return out
 
     def _roll(self, k: int, window: int) -> None:
@@ -174,28 +174,37 @@ class QueryBudget(Detector):
         self._most = {}
         self._changed = True
 
-    def _count(self, batch: Batch, rows: I64, k: int) -> Iterator[Finding]:
+    def _count(self, batch: Batch, rows: I64) -> Iterator[Finding]:
+        """Count queries of one hour and one day."""
         codes, first, number = np.unique(batch.client[rows], return_index=True, return_counts=True)
-        counts = self._counts
-        for code, at, n in zip(codes.tolist(), first.tolist(), number.tolist(), strict=True):
+        weighed = (number * batch.one_in).tolist()
+        counts, stale, least = self._counts, self._stale, (self.params.hour, self.params.day)
+        for code, time, n in zip(codes.tolist(), batch.time[rows[first]].tolist(), weighed, strict=True):
             client = batch.clients[code]
-            held = counts.setdefault(client, [0.0] * 4)
-            before = int(held[k])
-            if not before:
-                held[2 + k] = float(batch.time[rows[at]])
-            held[k] += n * batch.one_in
-            self._stale.add(_bucket(client))
-            if self._usual is None:
-                continue
-            budget = self._budget(client, k)
-            if before + n * batch.one_in > budget:
-                mine = rows[batch.client[rows] == code]
-                self._over_budget(client, float(batch.time[mine[-1]]), begins=before <= budget)
-                if before <= budget:
-                    row = int(mine[(budget - before) // batch.one_in])
-                    yield self._finding(batch, row, client, k, held[2 + k])
+            held = counts.get(client)
+            if held is None:
+                held = counts[client] = [0.0] * 4
+            if len(stale) < BUCKETS:
+                stale.add(_bucket(client))
+            for k, floor in enumerate(least):
+                before = held[k]
+                if not before:
+                    held[2 + k] = time
+                held[k] = before + n
+                if before + n > floor and self._usual is not None:
+                    yield from self._judge(batch, rows[batch.client[rows] == code], client, k, int(before))
         if len(counts) > MOST:
             self._forget(len(counts) // 2)
+
+    def _judge(self, batch: Batch, rows: I64, client: str, k: int, before: int) -> Iterator[Finding]:
+        """A client's queries at `rows`, after `before` earlier ones, against its budget."""
+        budget = self._budget(client, k)
+        if before + len(rows) * batch.one_in <= budget:
+            return
+        self._over_budget(client, float(batch.time[rows[-1]]), begins=before <= budget)
+        if before <= budget:
+            row = int(rows[(budget - before) // batch.one_in])
+            yield self._finding(batch, row, client, k, self._counts[client][2 + k])
 
     def _forget(self, n: int) -> None:
         """The clients with fewest queries."""

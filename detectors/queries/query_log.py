@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -43,6 +44,10 @@ _ROUNDING: Final = 1e-3
 """Squared distances below this share of the largest squared norm are at the mercy of rounding in float32."""
 _CHUNK: Final = 256
 """Rows compared with the ring at a time: the products stay in the cache."""
+_GONE: Final[F32] = np.where(np.tri(_CHUNK, k=-1) > 0, -np.inf, 0).astype(np.float32)
+"""(row, column) -inf where the column comes before the row, 0 elsewhere."""
+_EARLIER: Final[F64] = np.where(np.tri(_CHUNK, k=-1) > 0, 0.0, -np.inf)
+"""The opposite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +279,13 @@ class _Ring:
         probe = np.concatenate([2 * points, np.full((len(points), 1), -1, np.float32)], axis=1)
         if held:
             closeness = probe @ self._points[:held].T
-            leaving = self._taken + rows - size  # the query that each one of this chunk drives out of the ring
-            driven = np.flatnonzero(leaving[:-1] >= 0)
-            if len(driven):
-                columns = leaving[driven] % size
-                block = closeness[:, columns]
-                block[rows[:, None] > driven] = -np.inf
-                closeness[:, columns] = block
+            if self._taken + len(points) - 1 > size:
+                # Row `first` of the chunk drives out the first query of the ring that goes, the next row the next.
+                first = max(0, size - self._taken)
+                begin, count = (self._taken + first) % size, len(points) - 1 - first
+                for gone in (slice(0, min(count, size - begin)), slice(min(count, size - begin), count)):
+                    at = slice((begin + gone.start) % size, (begin + gone.start) % size + gone.stop - gone.start)
+                    closeness[first:, at] += _GONE[: len(points) - first, gone]
             best = np.argmax(closeness, axis=1)
             distance[:] = _distance(points, self._points[best, :-1])
             close = np.flatnonzero(distance**2 < _ROUNDING * float(self._points[:held, -1].max()))
@@ -293,7 +298,7 @@ class _Ring:
             other[:] = self._owner[best] != owner
         if len(points) > 1:
             within = probe.astype(np.float64) @ _with_norm64(points).T
-            within[rows[:, None] <= rows[None, :]] = -np.inf
+            within += _EARLIER[: len(points), : len(points)]
             near = np.argmax(within, axis=1)
             own = np.where(rows > 0, _distance(points, points[near]), np.inf)
             closer = own < distance
@@ -376,6 +381,7 @@ def _owners(batch: Batch, rows: I64) -> I64:
     return owners
 
 
+@lru_cache(16_384)
 def hash_name(name: str) -> int:
     """A 63-bit number of a name, the same in every process."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()) >> 1

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ class Deployment:
     alertmanager: str | None = None
     commit_interval: str = "1s"
     client: str = "kafka-python"
+    models: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"credit-risk": {"reference": "reference.jsonl.gz"}}
+    )
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ class Deployment:
             },
             "store": {"url": self.store_url, "commit_interval": self.commit_interval},
             "identity": {"key_file": "identity.key"},
-            "models": {"credit-risk": {"reference": "reference.jsonl.gz"}},
+            "models": self.models,
             "receivers": receiver,
             "api": {"listen": f"127.0.0.1:{port}"},
         }

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from detectors.base import F64
 from detectors.moves.honest import queries_of
+from detectors.moves.relations import Query
 from detectors.moves.threads import OPEN, Threads
-from detectors.moves.window import Query
 from tests.detectors.moves.worlds import asked, honest_rows, scale
 
 

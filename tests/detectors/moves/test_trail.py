@@ -21,7 +21,7 @@ def follow(queries: Asked, made: Trail | None = None) -> tuple[Trail, Named | No
     """Feed queries until they name the client; how many it took."""
     made = made or trail()
     for i, q in enumerate(queries_of(queries, scale(), honest())):
-        made.take(q, bool(queries.honest[i]))
+        list(made.take([q], [bool(queries.honest[i])]))
         named = made.named(LEAST)
         if named is not None:
             return made, named, i + 1
@@ -153,12 +153,12 @@ def test_restored_it_goes_on_as_if_nothing_had_been(seed: int, cut: int, what: s
     queries = queries_of(asked(rows, 0.1), scale(), honest())
     one, two = trail(), trail()
     for q in queries[:cut]:
-        one.take(q, False)
+        list(one.take([q], [False]))
         one.named(LEAST)
     two.restore(one.page())
     for q in queries[cut:]:
-        one.take(q, False)
-        two.take(q, False)
+        list(one.take([q], [False]))
+        list(two.take([q], [False]))
         assert one.named(LEAST) == two.named(LEAST)
     assert _equal(one, two)
 
@@ -166,7 +166,7 @@ def test_restored_it_goes_on_as_if_nothing_had_been(seed: int, cut: int, what: s
 def test_a_page_of_another_model_is_refused() -> None:
     one = trail()
     for q in queries_of(asked(honest_rows(20, 1)), scale(), honest()):
-        one.take(q, False)
+        list(one.take([q], [False]))
     page = one.page()
     page["cells"] = page["cells"][:, :3]
     with pytest.raises(StateError):
