@@ -178,8 +178,9 @@ class QueryBudget(Detector):
     def _count(self, batch: Batch, rows: I64) -> Iterator[Finding]:
         """Count queries of one hour and one day."""
         codes, first, number = np.unique(batch.client[rows], return_index=True, return_counts=True)
+        weighed = (number * batch.one_in).tolist()
         counts, stale, least = self._counts, self._stale, (self.params.hour, self.params.day)
-        for code, time, n in zip(codes.tolist(), batch.time[rows[first]].tolist(), number.tolist(), strict=True):
+        for code, time, n in zip(codes.tolist(), batch.time[rows[first]].tolist(), weighed, strict=True):
             client = batch.clients[code]
             held = counts.get(client)
             if held is None:
