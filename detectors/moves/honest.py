@@ -23,6 +23,7 @@ SAMPLE: Final = 1_000
 SIZES: Final = (8, 16, 32, 48, 64, 96, 128)
 """Numbers of queries at which a client's mix is compared with an honest one."""
 _DRAWS: Final = 200
+_FEWER: Final = 64
 _ODD: Final = 1.9
 """Standard deviations by which a mix may be off: three honest mixes in a hundred are."""
 _SURELY: Final = 4.0
@@ -129,10 +130,10 @@ class Honest:
         if n not in self._kept:
             rng = np.random.default_rng(n)
             draws = self.sample[rng.choice(len(self.sample), (_DRAWS, n))]
-            kept, far = scale.rescaled(draws)
+            kept, far = scale.rescaled(draws, _FEWER)
             spread, reach = float(kept.std()) + 1e-9, float(far.std()) + 1e-9
             dependence, distance = float(kept.mean()), float(far.mean())
-            apart = (dependence - kept) / spread + (far - distance) / reach
+            apart = (dependence - kept[:_FEWER]) / spread + (far - distance) / reach
             self._kept[n] = _Mix(
                 float(np.quantile(kept, 0.01)), dependence, spread, distance, reach,
                 _ODD * float(apart.std()), float(scale.grain(draws).mean()),

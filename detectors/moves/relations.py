@@ -30,6 +30,7 @@ _BESIDE: Final = 0.045
 """Share of the way from one query to another that a line through both may miss a third by."""
 LINE_CELLS: Final = 3
 """Cells that must move between any two of three queries on a line."""
+_NEXT: Final = 0.1
 TINY: Final = 0.05
 """Share of what is near, below which a change of one number is a probe of the model's slope."""
 _MIDPOINTS: Final = 16
@@ -228,16 +229,21 @@ class _Among:
         return bool((lead & (length > 0) & (moved >= LINE_CELLS)).any())
 
     def _rounded_lines(self) -> Bool:
-        """The same of numbers that the model's interface rounds, among the nearest and the furthest queries."""
-        columns = self.scale.rounded
-        if len(columns) < LINE_CELLS:
-            return np.zeros(self.new, np.bool_)
-        near, far = np.where(self.held, self.distance, np.inf), np.where(self.held, -self.distance, np.inf)
-        half = NEIGHBOURS // 2
-        some = np.concatenate([np.argsort(d, axis=1, kind="stable")[:, :half] for d in (near, far)], axis=1)
-        numbers = self.cells[:, columns].astype(np.float64)
-        there = np.take_along_axis(self.held, some, axis=1)
-        return rounded.lines(numbers[self.old :], numbers[some], there, self.scale.unit, self.scale.reach)
+        """The same of numbers that the model's interface rounds, among the nearest and the furthest queries. What is
+        next to an earlier query, or differs from it in two cells, is too near for rounded lines."""
+        columns, found = self.scale.rounded, np.zeros(self.new, np.bool_)
+        row, most = np.arange(self.new), self.equal.max(axis=1)
+        far = self.distance[row, self.nearest] >= _NEXT * self.scale.near
+        at = np.flatnonzero(far & (self.cells.shape[1] - most > EDIT_CELLS))
+        if len(columns) < LINE_CELLS or not len(at):
+            return found
+        held, distance, half = self.held[at], self.distance[at], NEIGHBOURS // 2
+        beyond = np.where(held, -distance, np.inf)
+        some = np.concatenate([np.argsort(d, axis=1, kind="stable")[:, :half] for d in (distance, beyond)], axis=1)
+        numbers, there = self.cells[:, columns].astype(np.float64), np.take_along_axis(held, some, axis=1)
+        unit, reach = self.scale.unit, self.scale.reach
+        found[at] = rounded.lines(numbers[self.at[at]], numbers[some], there, unit, reach)
+        return found
 
     def _mirrored(self) -> tuple[Bool, Bool]:
         """Finite differences: x + h and x − h around one midpoint. And whether the step is that of before again."""

@@ -19,9 +19,9 @@ FIELDS: Final = 3
 """Numbers that must move between any two of three queries on a line."""
 _CHANCE: Final = math.log(1_000 * 276)
 """276: pairs among 24 queries."""
-_ABOUT: Final = 0.8
+_ABOUT: Final = 0.9
 """Cosine of two directions that may be one."""
-_PAIRS: Final = 48
+_PAIRS: Final = 24
 _FAR: Final = 100.0
 _REACH: Final = 4.0
 """How far beyond the two others, in lengths between them, a query on their line may lie."""

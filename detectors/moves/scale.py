@@ -73,9 +73,9 @@ class Scale:
             grid[:, j] = hit
         return share, grid
 
-    def rescaled(self, mixes: F32) -> tuple[F64, F64]:
-        """Of each mix of queries, (mixes, n, columns), the mean of the view "dependence" and of the log distance to
-        the reference, once each number is replaced by the reference's value of the same rank.
+    def rescaled(self, mixes: F32, some: int = 1) -> tuple[F64, F64]:
+        """Of each mix of queries, (mixes, n, columns), the mean of the view "dependence", and of the first `some` that
+        of the log distance to the reference, once each number is replaced by the reference's value of the same rank.
 
         That undoes any increasing change of scale: other units, another calibration of a sensor.
         """
@@ -95,18 +95,19 @@ class Scale:
         nearest = np.minimum((rank * (last + 1)).astype(np.int64), last)
         mapped = self._sorted[nearest, np.arange(self.numbers)].astype(np.float64).reshape(-1, self.numbers)
         there, codes = np.abs(mapped) < HUGE, self.cells.codes(mixes.reshape(-1, mixes.shape[2]))
-        points = self.projection.points_of(self.projection.scaled(mapped, there), codes).astype(np.float64)
         kept = self.tree.of_columns(mapped, there, codes).reshape(len(mixes), n).mean(axis=1)
-        return kept, np.log(self._distance(points) + _LEAST).reshape(len(mixes), n).mean(axis=1)
+        first = slice(some * n)
+        scaled = self.projection.scaled(mapped[first], there[first])
+        points = self.projection.points_of(scaled, codes[first]).astype(np.float64)
+        return kept, np.log(self._distance(points) + _LEAST).reshape(-1, n).mean(axis=1)
 
     def _distance(self, points: F64) -> F64:
-        """(n,) distance of each point to the second nearest of some rows of the reference."""
+        """(n,) distance of each point to the nearest of some rows of the reference."""
         out, norm = np.empty(len(points)), np.einsum("ij,ij->i", self._some, self._some)
         for begin in range(0, len(points), _CHUNK):
             some = points[begin : begin + _CHUNK]
             apart = norm - 2 * some @ self._some.T
-            apart += np.einsum("ij,ij->i", some, some)[:, None]
-            out[begin : begin + _CHUNK] = np.partition(apart, min(1, len(norm) - 1), axis=1)[:, min(1, len(norm) - 1)]
+            out[begin : begin + _CHUNK] = apart.min(axis=1) + np.einsum("ij,ij->i", some, some)
         distance: F64 = np.sqrt(np.maximum(out, 0.0))
         return distance
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I64, Page, StateError
+from detectors.base import F64, Page, StateError
 from detectors.moves.relations import Query
 from detectors.moves.window import MASK_LLR, MASK_OFF_GRID, Link
 from detectors.views.projection import F32
@@ -146,19 +146,23 @@ class Threads:
         keep.weigh()
         return keep.id
 
-    def evidence(self) -> tuple[F64, I64]:
-        """(tests,) CUSUM over the threads in order of their first queries, floored at 0, and the numbers of the threads
-        at which they began."""
-        held = [t for t in self.open if not t.star]
-        if not held:
-            return self.folded, self.begun.astype(np.int64)
-        after = np.cumsum([t.step for t in reversed(held)], axis=0)
-        longest = after[-1] + self.folded
-        most = np.argmax(after, axis=0)
-        value = np.take_along_axis(after, most[None], axis=0)[0]
-        ids = np.array([t.id for t in reversed(held)])
-        begun: I64 = np.where((longest > value) & (self.folded > 0), self.begun, ids[most]).astype(np.int64)
-        return np.maximum(np.maximum(value, longest), 0.0), begun
+    def evidence(self) -> F64:
+        """(tests,) CUSUM over the threads in order of their first queries, floored at 0."""
+        steps = np.array([t.step for t in self.open if not t.star])
+        if not len(steps):
+            return self.folded
+        after = np.cumsum(steps[::-1], axis=0)
+        value: F64 = np.maximum(np.maximum(after.max(axis=0), after[-1] + self.folded), 0.0)
+        return value
+
+    def bearing(self, test: int) -> int:
+        """How many of the latest threads the sum of this test has been above 0 for."""
+        held = [t for t in reversed(self.open) if not t.star]
+        after = np.cumsum([t.step[test] for t in held]) if held else np.full(1, -np.inf)
+        k = int(np.argmax(after))
+        if not held or (self.folded[test] > 0 and after[-1] + self.folded[test] > after[k]):
+            return self.made - int(self.begun[test])
+        return self.made - held[k].id
 
     def page(self) -> Page:
         """Everything, as arrays."""

@@ -111,9 +111,8 @@ class Trail:
         found = self._inside(least) or self._swept()
         if found is not None:
             return found
-        across, begun = self._threads.evidence()
-        strongest = int(np.argmax(across))
-        self._excuse(float(across[strongest]), self._threads.made - int(begun[strongest]))
+        across = self._threads.evidence()
+        self._excuse(across)
         if self.rescaled or (self.heads < _EARLY and self.heads > 0.5 * self.judged):
             return None
         usable = across.copy()
@@ -207,20 +206,21 @@ class Trail:
             return None
         return Named("sweep", 0.0, self._sweep, self.judged, 0.0)
 
-    def _excuse(self, strongest: float, bearing: int) -> None:
+    def _excuse(self, across: F64) -> None:
         """Judge at some numbers of origins, and at every 64 more: is this honest data on another scale, or mixtures of
         it? Seldom, because every time honest data may fail by chance.
 
-        Both all the origins held and the `bearing` ones, from which the strongest evidence comes, must look so.
+        Both all the origins held and those that the strongest evidence comes from must look so.
         """
-        if strongest <= _DOUBTFUL:
+        if across.max() <= _DOUBTFUL:
             return
         size = max((n for n in SIZES if n <= self.heads), default=0)
         if self.heads > size == SIZES[-1]:
             size = self.heads // _AGAIN * _AGAIN
         if size != self._excuse_at:
             self._excuse_at = size
-            some = slice(max(0, len(self._heads) - max(bearing, _EARLY)), None)
+            bearing = max(self._threads.bearing(int(np.argmax(across))), _EARLY)
+            some = slice(max(0, len(self._heads) - bearing), None)
             self.rescaled = size > 0 and all(
                 self._honest.rescaled(self._heads[its], self._head_margins[its], self._scale)
                 for its in (slice(None), some)
