@@ -7,12 +7,13 @@ import logging
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,7 +47,7 @@ class SeverityChoice(StrEnum):
 
 def backtest(
     events: Annotated[
-        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz; - is stdin.")
+        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or gzip; - is stdin.")
     ],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
     training_rows: Annotated[
@@ -118,14 +119,21 @@ def _seconds(text: str) -> float:
 
 
 def _services(path: Path) -> dict[str, str]:
-    """Declared service accounts. CommandError names what the file should hold."""
+    """Declared service accounts. CommandError names what the file should hold, or what it says twice."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except (OSError, ValueError) as error:
         raise CommandError(f"{path}: cannot be read: {error}") from error
     if not isinstance(read, dict) or not all(isinstance(name, str) for name in read.values()):
         raise CommandError(f"{path}: not a JSON object of account id to name")
     return read
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = sorted(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+    if twice:
+        raise ValueError(f"{twice[0]!r} is there twice; say once what it is")
+    return dict(pairs)
 
 
 def _tell(found: Backtest, shown: int) -> None:

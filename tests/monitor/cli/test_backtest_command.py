@@ -94,6 +94,13 @@ def test_out_is_packed_where_its_name_says_so(place: Place, events: Path, refere
     assert gzip.decompress(out.read_bytes()).decode() == shown
 
 
+def test_a_service_account_that_is_declared_twice_is_refused(place: Place, events: Path) -> None:
+    services = place.directory / "services.json"
+    services.write_text('{"k8f": "backfill", "k8f": "batch"}')
+    result = backtest(place, events, "--services", services)
+    assert result.exit_code == 1 and "'k8f' is there twice" in result.stderr
+
+
 def test_out_may_be_a_pipe(place: Place, events: Path, reference: Path) -> None:
     pipe = place.directory / "pipe"
     os.mkfifo(pipe)
