@@ -26,6 +26,8 @@ class OwnHealth:
         self._apply = apply
         self._last: dict[str, float] = {i.cause: 0.0 for i in open_incidents if i.subject == DAEMON}
         self._raised: set[str] = set()
+        self._lately: set[str] = set()
+        """What happened since the last tick, whose time is not known before the next one."""
 
     def begin(self, at: float) -> None:
         """A session begins: what is open was last seen now."""
@@ -49,10 +51,11 @@ class OwnHealth:
         self.tell(trouble.cause, trouble.measure, at, trouble.severity)
 
     def touch(self, cause: str, at: float) -> bool:
-        """It happened again: true where that is known already, and only the time is new."""
+        """It happened again, since the last tick: true where that is known already, and only the time is new."""
         if cause not in self._last:
             return False
         self._last[cause] = at
+        self._lately.add(cause)
         return True
 
     def causes(self) -> list[str]:
@@ -70,7 +73,9 @@ class OwnHealth:
         self._last = {cause: last for cause, last in self._last.items() if cause in live}
 
     def fade(self, at: float) -> None:
-        """Close what has not happened for long."""
+        """A tick: close what has not happened for long. What happened since the last one happened now."""
+        self._last.update((cause, max(at, self._last[cause])) for cause in self._lately if cause in self._last)
+        self._lately.clear()
         for cause in [c for c, last in self._last.items() if c.startswith(FADING) and at - last > QUIET_SECONDS]:
             self._close(cause, at)
 

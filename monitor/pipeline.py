@@ -98,6 +98,8 @@ class Pipeline:
         self.watches: dict[str, Watch] = {}
         self._watched: dict[tuple[str, str, bool], Watch] = {}
         """The same by model, tenant and whether it is a shadow: no text is made for an event."""
+        self._unlisted: set[tuple[str, str]] = set()
+        """Tenant and name of the watched models that nobody listed; a model and its shadow are one."""
         self.partitions: dict[tuple[str, int], _Partition] = {}
         self.urgent = False
         """Something to tell: the next tick should be followed by a commit."""
@@ -416,14 +418,16 @@ class Pipeline:
         if subject in self.watches:
             watch = self._watched[key] = self.watches[subject]
             return watch
-        name = f"{tenant}/{model}" if tenant else model
-        # A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
-        # tenants come from records, and must not make watches without bound.
-        listed = name in self.settings.listed
-        if not listed and len(self.watches) >= self.settings.max_models:
+        listed = self._is_listed(model, tenant)
+        if not listed and (tenant, model) not in self._unlisted and len(self._unlisted) >= self.settings.max_models:
             self._too_many()
             return None
         return self.watch_of(subject)
+
+    def _is_listed(self, model: str, tenant: str) -> bool:
+        """A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
+        tenants come from records, and must not make watches without bound."""
+        return (f"{tenant}/{model}" if tenant else model) in self.settings.listed
 
     def watch_of(self, subject: str) -> Watch:
         """The watch of a subject (`model:tenant/name`), made if need be."""
@@ -431,6 +435,8 @@ class Pipeline:
         if watch is None:
             tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")
             watch = self.watches[subject] = Watch(subject, model, tenant, self.settings.watch(model, tenant))
+            if not self._is_listed(model, tenant):
+                self._unlisted.add((tenant, model))
             self.settings.introduce(watch)
             counted = self.unwatched.release(subject)
             if counted is not None:
@@ -441,6 +447,7 @@ class Pipeline:
         trouble = troubles.too_many_models(self.settings.max_models, self._now)
         if not self.health.touch(trouble.cause, self._now):
             self.health.hear(trouble, self._now)
+            self.health.touch(trouble.cause, self._now)
 
     def _count(
         self, topic: str, place: _Partition, n: int, rejected: int, rows: int, corrected: int, unknown: int, gap: int
