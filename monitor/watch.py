@@ -31,6 +31,7 @@ from monitor.intake.columns import (
     build_reference,
     codes_of,
     infer_schema,
+    logged_names,
 )
 from monitor.intake.events import Event
 from monitor.intake.joins import JoinSettings
@@ -144,7 +145,8 @@ class Watch:
     def _watch_segments(self) -> None:
         """Remember of every prediction which of the watched segments it is of."""
         if self.panel is not None:
-            self.joined.segments.watch(segments_of(self.panel.context.reference, self.settings.panel.segments))
+            found = segments_of(self.panel.context.reference, self.settings.panel.segments)
+            self.joined.segments.watch(found, logged_names(self._schema))
 
     def add_prediction(self, event: Event, place: Place) -> bool:
         """Queue one prediction. True when a cut is due."""
@@ -387,7 +389,7 @@ def slim(event: Event) -> Event:
 
 
 def _slim_item(item: tuple[str, Any]) -> tuple[str, Any]:
-    return item[0][:MAX_TEXT], _slim_value(item[1])
+    return item[0], _slim_value(item[1])  # a name that is cut would be another one
 
 
 def _slim_value(value: Any) -> Any:
