@@ -149,7 +149,9 @@ class IncidentBook:
     def resolve(self, incident: str, at: float, resolution: str) -> Incident:
         """Close by hand or by rule. KeyError when there is no such live incident."""
         self._before.setdefault(incident, self._live[incident])
-        closed = replace(self._live.pop(incident), status="resolved", resolved_at=at, resolution=resolution)
+        live = self._live.pop(incident)
+        at = max(at, live.opened_at)  # events may come out of the order of their times
+        closed = replace(live, status="resolved", resolved_at=at, resolution=resolution)
         self._changed[incident] = closed
         return closed
 

@@ -55,6 +55,17 @@ def test_alarms_within_a_thousand_events_of_the_last_are_one_incident() -> None:
     assert later.alarms == 3
 
 
+def test_times_of_an_incident_are_in_order_whatever_the_order_of_events() -> None:
+    book = IncidentBook()
+    late = Measure("drift", "age:loc", 41.25, 35.0, "mean", 350, 900.0, 700.0, "age", "loc")
+    incident = book.apply(sighting(100, time=700.0, onset=900.0, measures=(late,)))
+    assert incident is not None
+    assert incident.onset <= incident.opened_at == incident.subjects[0].since
+    assert [(m.since, m.until) for m in incident.measures] == [(700.0, 900.0)]
+    closed = book.resolve(incident.id, 650.0, "recovered")
+    assert closed.resolved_at is not None and closed.resolved_at >= closed.opened_at
+
+
 def test_a_later_alarm_is_a_new_incident_even_while_the_first_is_open() -> None:
     book = IncidentBook()
     first = book.apply(sighting(100))
