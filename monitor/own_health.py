@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Severity, SubjectRef
+from monitor.panel import SHADOW
 from monitor.troubles import Trouble
 
 DAEMON = "daemon"
@@ -40,15 +41,19 @@ class OwnHealth:
         at: float,
         severity: Severity = "warning",
         more: tuple[Measure, ...] = (),
+        subject: str = "",
     ) -> None:
-        """Something is wrong. `cause` begins with one of LASTING or FADING, or whoever tells says when it is `over`."""
+        """Something is wrong, with a watched subject or (none) the monitor.
+
+        `cause` begins with one of LASTING or FADING, or whoever tells says when it is `over`.
+        """
         self._last[cause] = at
         self._raised.add(cause)
-        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more)))
+        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more), subject))
 
     def hear(self, trouble: Trouble, at: float) -> None:
         """The same, of a condition that has a name."""
-        self.tell(trouble.cause, trouble.measure, at, trouble.severity)
+        self.tell(trouble.cause, trouble.measure, at, trouble.severity, subject=trouble.subject)
 
     def touch(self, cause: str, at: float) -> bool:
         """It happened again, since the last tick: true where that is known already, and only the time is new."""
@@ -90,7 +95,14 @@ class OwnHealth:
         self._apply(self._sighting(cause, "recover", at, "info", "monitor", ()))
 
     def _sighting(
-        self, cause: str, action: str, at: float, severity: Severity, detector: str, measures: tuple[Measure, ...]
+        self,
+        cause: str,
+        action: str,
+        at: float,
+        severity: Severity,
+        detector: str,
+        measures: tuple[Measure, ...],
+        subject: str = "",
     ) -> Sighting:
         finding = Finding(
             detector=detector,
@@ -106,4 +118,13 @@ class OwnHealth:
             cause=cause,
             action="open" if action == "open" else "recover",
         )
-        return Sighting(finding, DAEMON, None, "", f"{cause}/{at:.3f}", None)
+        model, tenant = _model_of(subject)
+        return Sighting(finding, DAEMON, model, tenant, f"{cause}/{at:.3f}", None)
+
+
+def _model_of(subject: str) -> tuple[str | None, str]:
+    """Name and tenant of the model that a subject is; None and no tenant where it is none."""
+    if not subject.startswith("model:"):
+        return None, ""
+    tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")
+    return model, tenant

@@ -47,7 +47,7 @@ from monitor.state.unit import (
 from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
 from monitor.traffic_watch import TrafficDesk
 from monitor.unwatched import Unwatched
-from monitor.watch import Watch, WatchSettings
+from monitor.watch import ANOTHER_REFERENCE, Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
 _PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
@@ -261,8 +261,8 @@ class Pipeline:
         elif not self.health.touch(held, self._now):  # somebody resolved it while no daemon ran
             watch.release()
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
-        for name, reason in (dict(damaged) | restored.anew).items():
-            self._starts_anew(watch.subject, name, reason)
+        anew = dict.fromkeys(restored.anew, ANOTHER_REFERENCE) if watch.content_changed else restored.anew
+        self._start_anew(watch.subject, dict(damaged) | anew)
         self.restore_traffic(watch.subject, stored, watch.settings.traffic)
 
     def restore_traffic(
@@ -273,15 +273,20 @@ class Pipeline:
         reason = damaged or self.traffic.restore(subject, list(pages), settings)
         if reason is not None:
             self._unit.obsolete.append(ObsoletePages(subject, TRAFFIC_PAGES, ""))
-            self._starts_anew(subject, TRAFFIC, reason)
+            self._start_anew(subject, {TRAFFIC: reason})
 
-    def _starts_anew(self, subject: str, name: str, reason: str) -> None:
-        log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
-        self.health.hear(troubles.starts_anew(subject, name, self._now), self._now)
-        for incident in self.book.open():
-            if incident.subject == subject and (name in incident.detectors or name == f"account.{incident.account}"):
-                self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
-                self.urgent = True
+    def _start_anew(self, subject: str, reasons: Mapping[str, str]) -> None:
+        """Detectors start anew, by name and reason: say so once for each reason, and close what they had found."""
+        for reason in dict.fromkeys(reasons.values()):
+            names = [name for name in reasons if reasons[name] == reason]
+            self.health.hear(troubles.starts_anew(subject, names, reason, self._now), self._now)
+        for name, reason in reasons.items():
+            log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
+            for incident in self.book.open():
+                own = name in incident.detectors or name == f"account.{incident.account}"
+                if incident.subject == subject and own:
+                    self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
+                    self.urgent = True
 
     def restore_pairings(self, pages: Iterable[StatePage], damaged: Mapping[str, str]) -> list[StatePage]:
         """Take the stored halves of pairings; the pages of everything else are returned.

@@ -41,13 +41,14 @@ from monitor.rollout import Rollout
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage, SubjectRow
 
+ANOTHER_REFERENCE = "another reference is in force"
 CUT = 1_024
 MAX_LEARNING_BYTES = 16 * 1024 * 1024
 """Of a provisional reference: it is part of the state, and who writes to the topic decides how large events are."""
 PROVISIONAL_ROWS = 500
 """Live events a model without a reference learns its provisional one from. They are not judged themselves."""
 _VERSION = 1
-_COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
+COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
 _VERSIONS = "watch.versions"
 _WATCHING, _RELEARNING, _HELD = range(3)
 OnNewVersion = Literal["inherit", "fresh", "hold"]
@@ -99,6 +100,10 @@ class Watch:
         self.clients = ClientLedger()
         self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
+        self.content = ""
+        """Content hash of the stored version in use."""
+        self.content_changed = False
+        """Whether the stored state is that of another version."""
         self.training: Sequence[Event] = ()
         """Rows the model was trained on, where they are given; a reference prepared from now on has them."""
         self.learnt: list[Event] | None = None
@@ -135,8 +140,12 @@ class Watch:
             reference = replace(reference, training=build_batch(self.subject, 0, self.training, places, schema))
         return Prepared(schema, reference)
 
-    def use(self, prepared: Prepared) -> None:
-        """Watch against this reference from now on, with detectors that have seen nothing."""
+    def use(self, prepared: Prepared, content: str = "") -> None:
+        """Watch against this reference from now on, with detectors that have seen nothing.
+
+        `content` is the hash it is stored under, where that is another one than its own.
+        """
+        self.content, self._changed = content or prepared.reference.version, True
         self._schema = prepared.schema
         settings = replace(self.settings.panel, thresholds=_thresholds(prepared.schema, self.settings.threshold))
         self.panel = Panel(self.subject, self.model, prepared.reference, settings)
@@ -272,9 +281,10 @@ class Watch:
             counts = np.array([self.predictions, self.labels, self._judged], np.int64)
             condition = _RELEARNING if self._relearning else _WATCHING if self.held is None else _HELD
             page = {"counts": counts, "watermark": np.array([self.watermark]), "condition": np.array([condition])}
+            page["reference"] = text_array([self.content if self.panel is not None else ""])
             if self.held is not None and self.panel is not None:
                 page["held"] = text_array([self.held, self.panel.context.reference.version])
-            pages.append(self._page(_COUNTS, "all", page))
+            pages.append(self._page(COUNTS, "all", page))
         if self._learning_changed:
             self._learning_changed = False
             pages.append(
@@ -297,10 +307,12 @@ class Watch:
             self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
             self._judged = self.predictions
         for page in stored:
-            if page.detector == _COUNTS:
+            if page.detector == COUNTS:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
                 self._restore_condition(page.arrays)
+                before = array_text(page.arrays["reference"]) if "reference" in page.arrays else ()
+                self.content_changed = self.panel is not None and any(c not in ("", self.content) for c in before)
             elif page.detector == _VERSIONS:
                 self.rollout.restore(page.arrays)
         for page in stored:

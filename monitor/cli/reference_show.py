@@ -40,6 +40,7 @@ def reference_show(
 
 
 def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[str, Any]:
+    from monitor.in_use import contents_in_use, in_use
     from monitor.references import in_force
 
     subject = f"model:{tenant}/{model}"
@@ -49,14 +50,16 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
         raise CommandError(
             f"There is no model {model}, or no event of it was read yet; `modelwarden status` lists them."
         )
-    leading = in_force([v.reference for v in versions])
-    now = next((v for v in versions if v.reference is leading), None)
+    rows = [v.reference for v in versions]
+    used, leading = in_use(rows, subject, contents_in_use(store, subject)), in_force(rows)
+    now = next((v for v in versions if v.reference is used), None)
     settings = config.model_settings(model, tenant)
     shown: dict[str, Any] = {
         "model": model,
         "tenant": tenant,
         "state": None if counted is None else counted.state,
         "reference": None if now is None else _reference(now),
+        "next": next((v.version for v in versions if v.reference is leading and v is not now), None),
         "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
         "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
         "learnt": None,
@@ -80,7 +83,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
 
 
 def _panel(config: Config, store: StateStore, subject: str, version: StoredReference) -> tuple[Panel, bool]:
-    """The detectors as the daemon has them at its next start; True when the account then starts anew."""
+    """The detectors as the daemon has them with this version; True when the account starts anew with it."""
     from monitor.panel import ACCOUNT
 
     pages = store.load_pages(subject, damaged=[])
@@ -150,6 +153,10 @@ def _print(found: dict[str, Any]) -> None:
     how = f"approved by {reference['approved_by']} {when(reference['approved_at'])}"
     how = how if reference["approved"] else "provisional: reference approve puts it in force for good"
     print_line(f"Reference: version {reference['version']}, {reference['rows']:,} rows, {reference['origin']}, {how}")
+    if found["next"] is not None:
+        from monitor.in_use import WHEN
+
+        print_line(f"Version {found['next']} is approved: {WHEN}")
     if found["waiting"]:
         print_line(f"Waiting for approval: version {', '.join(map(str, found['waiting']))}")
     spent = (
