@@ -6,6 +6,7 @@ see does not depend on how records arrive. A model without a reference learns on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -270,7 +271,7 @@ class Watch:
             state=self.state,
             attack_state="off" if self.off or self.panel is None else self.panel.attack_state,
             unwatched=False,
-            watermark=self.watermark,
+            watermark=self.watermark or -math.inf,  # no event yet
         )
 
     def dirty(self) -> list[StatePage]:
@@ -304,7 +305,11 @@ class Watch:
         self.clients.restore({p.page: p.arrays for p in stored if p.detector == CLIENTS})
         anew = self._restore_labels([p for p in stored if p.detector == _LABELS], counted)
         if counted is not None:
-            self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
+            self.predictions, self.labels, self.watermark = (
+                counted.predictions,
+                counted.labels,
+                max(counted.watermark, 0.0),
+            )
             self._judged = self.predictions
         for page in stored:
             if page.detector == COUNTS:

@@ -40,6 +40,7 @@ def reference_show(
 
 
 def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[str, Any]:
+    from monitor.config import format_duration
     from monitor.in_use import contents_in_use, in_use
     from monitor.references import in_force
 
@@ -54,6 +55,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
     used, leading = in_use(rows, subject, contents_in_use(store, subject)), in_force(rows)
     now = next((v for v in versions if v.reference is used), None)
     settings = config.model_settings(model, tenant)
+    budget = {"alarms": settings.budget.drift, "per": format_duration(settings.budget.per)}
     shown: dict[str, Any] = {
         "model": model,
         "tenant": tenant,
@@ -61,7 +63,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
         "reference": None if now is None else _reference(now),
         "next": next((v.version for v in versions if v.reference is leading and v is not now), None),
         "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
-        "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
+        "budget": {**budget, "spent": None, "detectors": []},
         "learnt": None,
         "not_running": {},
         "learning": None,
@@ -164,8 +166,7 @@ def _print(found: dict[str, Any]) -> None:
         if budget["spent"] is None
         else (f"{budget['spent']:,} alarms, true or false, since this reference and these settings are in force")
     )
-    per = budget["per"].removesuffix(", 0:00:00")
-    print_line(f"Budget: {budget['alarms']:g} false alarms in {per}; {spent}")
+    print_line(f"Budget: {budget['alarms']:g} false alarms in {budget['per']}; {spent}")
     rows = (
         (d["detector"], f"{d['share']:.0%}", sum(d["streams"].values()),
          ", ".join(f"{kind} {n:,}" for kind, n in d["streams"].items()))

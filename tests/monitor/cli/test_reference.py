@@ -85,7 +85,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert found["reference"]["version"] == 1 and found["reference"]["approved"] is True
     assert found["reference"]["content_hash"] == versions[0]
     budget = found["budget"]
-    assert (budget["alarms"], budget["spent"]) == (1, 2)
+    assert (budget["alarms"], budget["per"], budget["spent"]) == (1, "30d", 2)
     assert sum(d["share"] for d in budget["detectors"]) == pytest.approx(1)
     drift = next(d for d in budget["detectors"] if d["detector"] == "predictive_drift")
     assert drift["streams"]["feature_drift"] > 0 and drift["streams"]["prediction_drift"] > 0
@@ -103,7 +103,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert rule["can_page"] == "no" and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
     assert "version 1" in text and "Waiting for approval: version 2" in text
-    assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
+    assert "Budget: 1 false alarms in 30d; 2 alarms, true or false, since" in text
     assert "Season: not learnt" in text and "Smallest lasting changes that page" in text
 
 
