@@ -102,6 +102,23 @@ def test_a_rule_and_a_drift_alarm_on_the_same_field_are_one_incident() -> None:
     assert other and other.id != broken.id
 
 
+def test_an_alarm_of_many_fields_adds_none_that_has_an_incident_of_its_own() -> None:
+    book = IncidentBook()
+    for field in ("age", "income"):
+        told = rule(100, field)
+        measure = replace(AGE, stream=f"{field}:absent", field=field)
+        book.apply(replace(told, finding=replace(told.finding, measures=(measure,))))
+    measures = AGE, replace(AGE, stream="income:loc", field="income"), replace(AGE, stream="zip:loc", field="zip")
+    subjects = tuple(SubjectRef("feature", field) for field in ("age", "income", "zip"))
+    fed = book.apply(sighting(130, kind="data_quality", subjects=subjects, measures=measures))
+    assert fed is not None and len(book.open()) == 2
+    own = next(i for i in book.open() if i.id != fed.id)
+    assert sorted(s.id for i in (fed, own) for s in i.subjects) == ["age", "income", "zip"]
+    (other,) = own.subjects
+    assert other.id not in {m.field for m in fed.measures} and other.id not in fed.why
+    assert "drift" in fed.held_by and "drift" not in own.held_by
+
+
 def test_recovery_by_id_closes_that_incident_and_an_unknown_one_changes_nothing() -> None:
     book = IncidentBook()
     incident = book.apply(sighting(100))
