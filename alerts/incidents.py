@@ -125,7 +125,9 @@ class IncidentBook:
         if finding.action == "recover":
             return self._recover(sighting)
         live = self._same_cause(sighting)
-        incident = self._put(self._opened(sighting) if live is None else self._fed(live, sighting))
+        incident = self._put(
+            self._opened(sighting) if live is None else self._fed(live, self._without_told(live, sighting))
+        )
         if SUPERSEDES in finding.detail:
             self._supersede(finding.detail[SUPERSEDES], incident, finding.time)
         if incident.kind in ATTACKS:
@@ -154,7 +156,9 @@ class IncidentBook:
     def resolve(self, incident: str, at: float, resolution: str) -> Incident:
         """Close by hand or by rule. KeyError when there is no such live incident."""
         self._before.setdefault(incident, self._live[incident])
-        closed = replace(self._live.pop(incident), status="resolved", resolved_at=at, resolution=resolution)
+        live = self._live.pop(incident)
+        at = max(at, live.opened_at)  # events may come out of the order of their times
+        closed = replace(live, status="resolved", resolved_at=at, resolution=resolution)
         self._changed[incident] = closed
         return closed
 
@@ -166,6 +170,19 @@ class IncidentBook:
     def _same_cause(self, sighting: Sighting) -> Incident | None:
         live = (i for i in reversed(self.open()) if i.subject == sighting.subject)
         return next((i for i in live if _is_same_cause(i, sighting.finding)), None)
+
+    def _without_told(self, live: Incident, sighting: Sighting) -> Sighting:
+        """Without fields that other open incidents tell of already, of the same kind and account: one field is not in
+        two of them because an alarm names many."""
+        alike = [i for i in self.open() if (i.subject, i.kind, i.account) == (live.subject, live.kind, live.account)]
+        here = {s.id for s in live.subjects if s.type == "feature"}
+        told = {s.id for i in alike if i.id != live.id for s in i.subjects if s.type == "feature"} - here
+        finding = sighting.finding
+        subjects = tuple(s for s in finding.subjects if s.type != "feature" or s.id not in told)
+        if len(subjects) == len(finding.subjects):
+            return sighting
+        measures = tuple(m for m in finding.measures if m.field not in told)
+        return replace(sighting, finding=replace(finding, subjects=subjects, measures=measures))
 
     def _recover(self, sighting: Sighting) -> Incident | None:
         """One cause is gone: of a rule by its name, of an account's alarm by the id of the incident it opened."""

@@ -160,7 +160,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number of a why, as it is stored and shown: what was observed, what was expected, over which events."""
+    """One number of a why, as it is stored and shown: what was observed, what was expected, over which events.
+
+    Events may come out of the order of their times: the earlier of the two times given is `since`.
+    """
 
     detector: str
     stream: str
@@ -174,6 +177,12 @@ class Measure:
     statistic: str = ""
     profile: Profile | None = None
     """Of the column that moved, with its first measure."""
+
+    def __post_init__(self) -> None:
+        if self.since > self.until:
+            since, until = self.until, self.since
+            object.__setattr__(self, "since", since)
+            object.__setattr__(self, "until", until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +216,8 @@ class Finding:
 
     `cause` identifies the cause among those of the same subject and account (an exact rule names its field; an
     alarm of a sum account leaves it empty: alarms near each other are one cause). `row` is the row of the current
-    batch that triggered it, -1 when time did; `position` the running number of that event.
+    batch that triggered it, -1 when time did; `position` the running number of that event. The event that triggers it
+    may be older than those before it: `onset` is never after `time`.
     """
 
     detector: str
@@ -225,3 +235,7 @@ class Finding:
     model_version: str | None = None
     atlas: tuple[str, ...] = ()
     detail: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.onset > self.time:
+            object.__setattr__(self, "onset", self.time)

@@ -24,6 +24,7 @@ _SCORE_STEP = 2.0**-12
 _SQUARE_STEP = 2.0**-10
 _FACTOR_STEP = 2.0**-7
 _MAX_SCORE = 5.0
+_ABSURD_RANGES, _ABSURD_SIZES = 1e4, 1e6
 _NORMAL = NormalDist()
 
 
@@ -41,6 +42,24 @@ def clipped(values: F64, ok: Bool, limit: F64) -> F64:
 def clip_limit(values: F64) -> float:
     """Beyond a thousand times the largest magnitude of the reference a value adds nothing to a mean but noise."""
     return min(1e3 * float(np.max(np.abs(values), initial=0.0)), 1e100) or 1e3
+
+
+def support(values: F64) -> tuple[float, float]:
+    """Smallest and largest of the finite `values` (n,) of a reference column that are not absurd; of none, everything.
+
+    Absurd is what lies farther from the median than ten thousand times the range of the middle 80 %, or, where that is
+    nothing, than a million times the median magnitude of values that are not zero: a fault, of which alone a mean
+    would speak.
+    """
+    if not len(values):
+        return -np.inf, np.inf
+    low, median, high = np.quantile(values, [0.1, 0.5, 0.9], method="inverted_cdf")
+    with np.errstate(over="ignore"):
+        reach = _ABSURD_RANGES * (high - low)
+        if not reach and values.any():
+            reach = _ABSURD_SIZES * np.median(np.abs(values[values != 0]))
+        kept = values[np.abs(values - median) <= reach] if reach else values
+    return float(kept.min()), float(kept.max())
 
 
 def quantile_edges(values: F64, bins: int) -> F64:

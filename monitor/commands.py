@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from alerts.incidents import IncidentBook
 from alerts.render import PSEUDONYM
 from alerts.times import rfc3339
+from monitor.in_use import WHEN
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.references import in_force
 from monitor.state.commands import Command
@@ -131,8 +132,8 @@ def _approve(references: References, command: Command, at: float) -> Applied:
     if row is None:
         return _refused(command, f"{subject} has no reference of version {version}")
     if row.approved_at is not None and row is in_force([r.reference for r in targets]):
-        return _refused(command, f"version {version} is approved already, by {row.approved_by}, and in force")
-    message = f"version {version} approved by {command.actor}; in force from the daemon's next start or takeover on"
+        return _refused(command, f"version {version} is approved already, by {row.approved_by}, and no other since")
+    message = f"version {version} approved by {command.actor}; {WHEN}"
     detail = {"command": command.id, "version": version, "content": row.content_hash}
     audit = AuditRow(at, command.actor, command.name, subject, detail)
     approved = row._replace(approved_at=at, approved_by=command.actor)

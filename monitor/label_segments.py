@@ -34,8 +34,8 @@ class LabelSegments:
         self._watched: tuple[Segment, ...] = ()
         self._changed = False
 
-    def watch(self, segments: Sequence[Segment]) -> None:
-        """These are watched from now on."""
+    def watch(self, segments: Sequence[Segment], logged: Mapping[str, str] | None = None) -> None:
+        """These are watched from now on; `logged` has the names of fields that events do not name as they are shown."""
         self._watched = tuple(segments)
         for name in map(str, segments):
             if name not in self.names and len(self.names) < MOST:
@@ -45,7 +45,8 @@ class LabelSegments:
         self._bits = {}
         for segment in segments:
             if str(segment) in bit:
-                self._bits.setdefault(segment.field, {})[segment.value] = 1 << bit[str(segment)]
+                field = (logged or {}).get(segment.field, segment.field)
+                self._bits.setdefault(field, {})[segment.value] = 1 << bit[str(segment)]
 
     def of(self, events: Sequence[Event]) -> U16:
         """(n,) codes of predictions."""

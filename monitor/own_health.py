@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Severity, SubjectRef
+from monitor.panel import SHADOW
 from monitor.troubles import Trouble
 
 DAEMON = "daemon"
@@ -26,6 +27,8 @@ class OwnHealth:
         self._apply = apply
         self._last: dict[str, float] = {i.cause: 0.0 for i in open_incidents if i.subject == DAEMON}
         self._raised: set[str] = set()
+        self._lately: set[str] = set()
+        """What happened since the last tick, whose time is not known before the next one."""
 
     def begin(self, at: float) -> None:
         """A session begins: what is open was last seen now."""
@@ -38,21 +41,26 @@ class OwnHealth:
         at: float,
         severity: Severity = "warning",
         more: tuple[Measure, ...] = (),
+        subject: str = "",
     ) -> None:
-        """Something is wrong. `cause` begins with one of LASTING or FADING, or whoever tells says when it is `over`."""
+        """Something is wrong, with a watched subject or (none) the monitor.
+
+        `cause` begins with one of LASTING or FADING, or whoever tells says when it is `over`.
+        """
         self._last[cause] = at
         self._raised.add(cause)
-        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more)))
+        self._apply(self._sighting(cause, "open", at, severity, measure.detector, (measure, *more), subject))
 
     def hear(self, trouble: Trouble, at: float) -> None:
         """The same, of a condition that has a name."""
-        self.tell(trouble.cause, trouble.measure, at, trouble.severity)
+        self.tell(trouble.cause, trouble.measure, at, trouble.severity, subject=trouble.subject)
 
     def touch(self, cause: str, at: float) -> bool:
-        """It happened again: true where that is known already, and only the time is new."""
+        """It happened again, since the last tick: true where that is known already, and only the time is new."""
         if cause not in self._last:
             return False
         self._last[cause] = at
+        self._lately.add(cause)
         return True
 
     def causes(self) -> list[str]:
@@ -70,7 +78,9 @@ class OwnHealth:
         self._last = {cause: last for cause, last in self._last.items() if cause in live}
 
     def fade(self, at: float) -> None:
-        """Close what has not happened for long."""
+        """A tick: close what has not happened for long. What happened since the last one happened now."""
+        self._last.update((cause, max(at, self._last[cause])) for cause in self._lately if cause in self._last)
+        self._lately.clear()
         for cause in [c for c, last in self._last.items() if c.startswith(FADING) and at - last > QUIET_SECONDS]:
             self._close(cause, at)
 
@@ -85,7 +95,14 @@ class OwnHealth:
         self._apply(self._sighting(cause, "recover", at, "info", "monitor", ()))
 
     def _sighting(
-        self, cause: str, action: str, at: float, severity: Severity, detector: str, measures: tuple[Measure, ...]
+        self,
+        cause: str,
+        action: str,
+        at: float,
+        severity: Severity,
+        detector: str,
+        measures: tuple[Measure, ...],
+        subject: str = "",
     ) -> Sighting:
         finding = Finding(
             detector=detector,
@@ -101,4 +118,13 @@ class OwnHealth:
             cause=cause,
             action="open" if action == "open" else "recover",
         )
-        return Sighting(finding, DAEMON, None, "", f"{cause}/{at:.3f}", None)
+        model, tenant = _model_of(subject)
+        return Sighting(finding, DAEMON, model, tenant, f"{cause}/{at:.3f}", None)
+
+
+def _model_of(subject: str) -> tuple[str | None, str]:
+    """Name and tenant of the model that a subject is; None and no tenant where it is none."""
+    if not subject.startswith("model:"):
+        return None, ""
+    tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")
+    return model, tenant

@@ -49,7 +49,7 @@ from monitor.state.unit import (
 from monitor.traffic_watch import DETECTOR as TRAFFIC_PAGES
 from monitor.traffic_watch import Surroundings, TrafficDesk, told_under
 from monitor.unwatched import Unwatched
-from monitor.watch import Watch, WatchSettings
+from monitor.watch import ANOTHER_REFERENCE, Watch, WatchSettings
 
 log = structlog.get_logger(__name__)
 _PREDICTION, _LABEL, _ACCESS, _METRIC = EventType  # constants: an attribute of an Enum is slow to look up
@@ -102,6 +102,8 @@ class Pipeline:
         self.watches: dict[str, Watch] = {}
         self._watched: dict[tuple[str, str, bool], Watch] = {}
         """The same by model, tenant and whether it is a shadow: no text is made for an event."""
+        self._unlisted: set[tuple[str, str]] = set()
+        """Tenant and name of the watched models that nobody listed; a model and its shadow are one."""
         self.partitions: dict[tuple[str, int], _Partition] = {}
         self.urgent = False
         """Something to tell: the next tick should be followed by a commit."""
@@ -277,8 +279,8 @@ class Pipeline:
         elif not self.health.touch(held, self._now):  # somebody resolved it while no daemon ran
             watch.release()
         self._unit.obsolete += [ObsoletePages(watch.subject, name, hash_) for name, hash_ in restored.obsolete]
-        for name, reason in (dict(damaged) | restored.anew).items():
-            self._starts_anew(watch.subject, name, reason)
+        anew = dict.fromkeys(restored.anew, ANOTHER_REFERENCE) if watch.content_changed else restored.anew
+        self._start_anew(watch.subject, dict(damaged) | anew)
         self.restore_traffic(watch.subject, stored, watch.settings.traffic)
 
     def restore_traffic(
@@ -289,18 +291,22 @@ class Pipeline:
         reason = damaged or self.traffic.restore(subject, list(pages), settings)
         if reason is not None:
             self._unit.obsolete.append(ObsoletePages(subject, TRAFFIC_PAGES, ""))
-            self._starts_anew(subject, TRAFFIC, reason)
+            self._start_anew(subject, {TRAFFIC: reason})
 
-    def _starts_anew(self, subject: str, name: str, reason: str) -> None:
-        log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
-        self.health.hear(troubles.starts_anew(subject, name, self._now), self._now)
+    def _start_anew(self, subject: str, reasons: Mapping[str, str]) -> None:
+        """Detectors start anew, by name and reason: say so once for each reason, and close what they had found."""
+        for reason in dict.fromkeys(reasons.values()):
+            names = [name for name in reasons if reasons[name] == reason]
+            self.health.hear(troubles.starts_anew(subject, names, reason, self._now), self._now)
         about, cause = told_under(subject)
-        for incident in self.book.open():
-            if incident.subject != about or (cause and cause not in incident.held_by):
-                continue
-            if name in incident.detectors or name == f"account.{incident.account}":
-                self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
-                self.urgent = True
+        for name, reason in reasons.items():
+            log.warning("detector starts anew", detector=name, subject=subject, reason=reason)
+            for incident in self.book.open():
+                if incident.subject != about or (cause and cause not in incident.held_by):
+                    continue
+                if name in incident.detectors or name == f"account.{incident.account}":
+                    self.book.resolve(incident.id, self._now, f"{name} starts anew: {reason}"[:400])
+                    self.urgent = True
 
     def restore_pairings(self, pages: Iterable[StatePage], damaged: Mapping[str, str]) -> list[StatePage]:
         """Take the stored halves of pairings; the pages of everything else are returned.
@@ -449,14 +455,16 @@ class Pipeline:
         if subject in self.watches:
             watch = self._watched[key] = self.watches[subject]
             return watch
-        name = f"{tenant}/{model}" if tenant else model
-        # A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
-        # tenants come from records, and must not make watches without bound.
-        listed = name in self.settings.listed
-        if not listed and len(self.watches) >= self.settings.max_models:
+        listed = self._is_listed(model, tenant)
+        if not listed and (tenant, model) not in self._unlisted and len(self._unlisted) >= self.settings.max_models:
             self._too_many()
             return None
         return self.watch_of(subject)
+
+    def _is_listed(self, model: str, tenant: str) -> bool:
+        """A plain name in the configuration serves every tenant's model, but names only the one without a tenant:
+        tenants come from records, and must not make watches without bound."""
+        return (f"{tenant}/{model}" if tenant else model) in self.settings.listed
 
     def watch_of(self, subject: str) -> Watch:
         """The watch of a subject (`model:tenant/name`), made if need be."""
@@ -464,6 +472,8 @@ class Pipeline:
         if watch is None:
             tenant, _, model = subject.removeprefix("model:").removesuffix(SHADOW).partition("/")
             watch = self.watches[subject] = Watch(subject, model, tenant, self.settings.watch(model, tenant))
+            if not self._is_listed(model, tenant):
+                self._unlisted.add((tenant, model))
             self.settings.introduce(watch)
             counted = self.unwatched.release(subject)
             if counted is not None:
@@ -474,6 +484,7 @@ class Pipeline:
         trouble = troubles.too_many_models(self.settings.max_models, self._now)
         if not self.health.touch(trouble.cause, self._now):
             self.health.hear(trouble, self._now)
+            self.health.touch(trouble.cause, self._now)
 
     def _count(
         self, topic: str, place: _Partition, n: int, rejected: int, rows: int, corrected: int, unknown: int, gap: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from detectors.reference import Origin
 from monitor.intake.events import Event, EventType, Record, Rejected
 from monitor.intake.formats.base import Format, TopicRules
+from monitor.intake.packed import unpacked
 from monitor.state.codec import decode, encode
 from monitor.state.unit import ReferenceRow
 from monitor.tabular import TableError, is_table, table_lines
@@ -137,7 +137,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         if is_table(path):
             yield from table_lines(path, MAX_ROWS)
             return
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as raw, unpacked(raw) as file:
             for line in file:
                 if line.strip():
                     yield line

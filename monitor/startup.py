@@ -17,6 +17,7 @@ from monitor.intake.sources.base import Source, TopicPartition
 from monitor.pipeline import Pipeline
 from monitor.references import (
     FOR_NEW_VERSION,
+    TARGET,
     TRAINING,
     ReferenceFileError,
     file_digest,
@@ -94,10 +95,12 @@ def _adopt_file(config: Config, store: StateStore, pipeline: Pipeline, watch: Wa
     version = prepared.reference.version
     approved = _in_force(store, watch.subject)
     if approved is not None and approved.approved_at is not None and approved.content_hash != version:
-        known = {stored.reference.content_hash for stored in store.references(watch.subject)}
-        if version not in known:
+        stored = [r.reference for r in store.references(watch.subject) if r.reference.role == TARGET]
+        known = next((row for row in stored if row.content_hash == version), None)
+        if known is None:
             pipeline.add_reference(reference_row(watch.subject, rows, version, origin, at, None))
-        if version not in known or approved.approved_by != FOR_NEW_VERSION:
+        waits = known is None or known.approved_at is None  # one that was approved once was replaced on purpose
+        if waits and (known is None or approved.approved_by != FOR_NEW_VERSION):
             pipeline.reference_waits(watch, str(path), at)
         return
     if approved is None or approved.content_hash != version or approved.approved_at is None:
@@ -134,7 +137,7 @@ def _adopt_stored(store: StateStore, pipeline: Pipeline, watch: Watch, at: float
     if stored is None:
         return
     try:
-        watch.use(watch.prepare(rows_of(stored), origin_of(stored)))
+        watch.use(watch.prepare(rows_of(stored), origin_of(stored)), stored.content_hash)
     except ValueError as error:
         log.error("stored reference not used", model=watch.model, reason=str(error))
         pipeline.reference_unusable(watch, f"the stored reference: {error}", at)

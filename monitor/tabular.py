@@ -8,7 +8,6 @@ holds numbers when nearly all its cells do; an empty cell is missing.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import math
@@ -16,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+
+from monitor.intake.packed import unpacked
 
 _NUMERIC: Final = 0.95
 """Least share of a column's cells that must be numbers for the column to be numeric."""
@@ -45,11 +46,10 @@ def table_lines(path: Path, most: int) -> Iterator[bytes]:
 
 
 def _csv(path: Path, most: int) -> Iterator[dict[str, Any]]:
-    packed = path.suffix.lower() == ".gz"
     try:
         with (
-            gzip.open(path) if packed else path.open("rb") as raw,
-            io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
+            path.open("rb") as file,
+            io.TextIOWrapper(unpacked(file), "utf-8-sig", newline="") as text,
         ):
             reader = csv.reader(text, strict=True)
             header = next(reader, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from detectors.base import Measure, Severity
@@ -21,6 +22,8 @@ class Trouble(NamedTuple):
     cause: str
     measure: Measure
     severity: Severity = "warning"
+    subject: str = ""
+    """The watched subject it is about (`model:tenant/name`), where it is about one."""
 
 
 def records_lost(loss: Loss, missing: int, at: float) -> Trouble:
@@ -45,10 +48,12 @@ def task_cause(task: str) -> str:
     return f"task:{task}"
 
 
-def starts_anew(subject: str, name: str, at: float) -> Trouble:
-    """A detector could not take its stored state."""
-    where = f"{subject}:{name}"
-    return Trouble(f"anew:{where}", _measure(name, where, 1, "fresh starts", at), "info")
+def starts_anew(subject: str, names: Sequence[str], reason: str, at: float) -> Trouble:
+    """Detectors could not take their stored state, all for the same reason."""
+    where = f"{subject}: {reason} ({', '.join(names)})"
+    told = names[0] if len(names) == 1 else "monitor"
+    measure = _measure(told, where, len(names), "fresh starts", at, n=len(names))
+    return Trouble(f"anew:{subject}:{reason}"[:_MOST_CHARACTERS], measure, "info", subject)
 
 
 def pairing_starts_anew(subject: str, at: float) -> Trouble:
@@ -59,19 +64,19 @@ def pairing_starts_anew(subject: str, at: float) -> Trouble:
 def detector_stopped(subject: str, name: str, at: float) -> Trouble:
     """A detector raised an error, and stands still."""
     where = f"{subject}:{name}"
-    return Trouble(f"detector:{where}", _measure(name, where, 1, "failures", at))
+    return Trouble(f"detector:{where}", _measure(name, where, 1, "failures", at), subject=subject)
 
 
 def reference_waits(subject: str, path: str, at: float) -> Trouble:
     """The configured reference has changed, and waits for approval."""
     measure = _measure("references", path, 1, "versions waiting for approval", at)
-    return Trouble(f"reference:{subject}", measure, "info")
+    return Trouble(f"reference:{subject}", measure, "info", subject)
 
 
 def reference_unusable(subject: str, reason: str, at: float) -> Trouble:
     """A reference cannot be used."""
     measure = _measure("references", f"{subject}: {reason}", 1, "unusable references", at)
-    return Trouble(f"reference:{subject}", measure)
+    return Trouble(f"reference:{subject}", measure, subject=subject)
 
 
 def too_many_models(limit: int, at: float) -> Trouble:
@@ -106,7 +111,7 @@ def split_cause(split: Split) -> str:
 def version_held(subject: str, version: str, at: float) -> Trouble:
     """A new version answers, and is not judged until somebody says so."""
     what = "versions held: resolve this incident to watch it by the present reference"
-    return Trouble(held_cause(subject), _measure("versions", f"{subject}: {version}", 1, what, at), "info")
+    return Trouble(held_cause(subject), _measure("versions", f"{subject}: {version}", 1, what, at), "info", subject)
 
 
 def held_cause(subject: str) -> str:
@@ -117,7 +122,7 @@ def held_cause(subject: str) -> str:
 def version_learnt_afresh(subject: str, version: str, at: float) -> Trouble:
     """A new version answers, and what was learnt of the last one is given up."""
     measure = _measure("versions", f"{subject}: {version}", 1, "versions learnt afresh", at)
-    return Trouble(f"anew:{subject}:version", measure, "info")
+    return Trouble(f"anew:{subject}:version", measure, "info", subject)
 
 
 def _measure(detector: str, where: str, value: int, what: str, at: float, n: int = 1) -> Measure:

@@ -6,6 +6,7 @@ see does not depend on how records arrive. A model without a reference learns on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,6 +32,7 @@ from monitor.intake.columns import (
     build_reference,
     codes_of,
     infer_schema,
+    logged_names,
 )
 from monitor.intake.events import Event
 from monitor.intake.joins import JoinSettings
@@ -41,13 +43,14 @@ from monitor.sampling import Sampling
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage, SubjectRow
 
+ANOTHER_REFERENCE = "another reference is in force"
 CUT = 1_024
 MAX_LEARNING_BYTES = 16 * 1024 * 1024
 """Of a provisional reference: it is part of the state, and who writes to the topic decides how large events are."""
 PROVISIONAL_ROWS = 500
 """Live events a model without a reference learns its provisional one from. They are not judged themselves."""
 _VERSION = 1
-_COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
+COUNTS, CLIENTS, _LEARNING, _LABELS = "watch.counts", "watch.clients", "watch.learning", "watch.labels"
 _VERSIONS = "watch.versions"
 _WATCHING, _RELEARNING, _HELD = range(3)
 OnNewVersion = Literal["inherit", "fresh", "hold"]
@@ -100,6 +103,10 @@ class Watch:
         self.sampling = Sampling()
         self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
+        self.content = ""
+        """Content hash of the stored version in use."""
+        self.content_changed = False
+        """Whether the stored state is that of another version."""
         self.training: Sequence[Event] = ()
         """Rows the model was trained on, where they are given; a reference prepared from now on has them."""
         self.learnt: list[Event] | None = None
@@ -136,8 +143,12 @@ class Watch:
             reference = replace(reference, training=build_batch(self.subject, 0, self.training, places, schema))
         return Prepared(schema, reference)
 
-    def use(self, prepared: Prepared) -> None:
-        """Watch against this reference from now on, with detectors that have seen nothing."""
+    def use(self, prepared: Prepared, content: str = "") -> None:
+        """Watch against this reference from now on, with detectors that have seen nothing.
+
+        `content` is the hash it is stored under, where that is another one than its own.
+        """
+        self.content, self._changed = content or prepared.reference.version, True
         self._schema = prepared.schema
         settings = replace(self.settings.panel, thresholds=_thresholds(prepared.schema, self.settings.threshold))
         self.panel = Panel(self.subject, self.model, prepared.reference, settings)
@@ -146,7 +157,8 @@ class Watch:
     def _watch_segments(self) -> None:
         """Remember of every prediction which of the watched segments it is of."""
         if self.panel is not None:
-            self.joined.segments.watch(segments_of(self.panel.context.reference, self.settings.panel.segments))
+            found = segments_of(self.panel.context.reference, self.settings.panel.segments)
+            self.joined.segments.watch(found, logged_names(self._schema))
 
     def add_prediction(self, event: Event, place: Place) -> bool:
         """Queue one prediction. True when a cut is due."""
@@ -266,7 +278,7 @@ class Watch:
             state=self.state,
             attack_state="off" if self.off or self.panel is None else self.panel.attack_state,
             unwatched=False,
-            watermark=self.watermark,
+            watermark=self.watermark or -math.inf,  # no event yet
             sample_rate=1 / self.sampling.one_in,
             unjudged=self.sampling.unjudged,
         )
@@ -280,9 +292,10 @@ class Watch:
             condition = _RELEARNING if self._relearning else _WATCHING if self.held is None else _HELD
             page = {"counts": counts, "watermark": np.array([self.watermark]), "condition": np.array([condition])}
             page["sampling"] = self.sampling.page()
+            page["reference"] = text_array([self.content if self.panel is not None else ""])
             if self.held is not None and self.panel is not None:
                 page["held"] = text_array([self.held, self.panel.context.reference.version])
-            pages.append(self._page(_COUNTS, "all", page))
+            pages.append(self._page(COUNTS, "all", page))
         if self._learning_changed:
             self._learning_changed = False
             pages.append(
@@ -302,14 +315,20 @@ class Watch:
         self.clients.restore({p.page: p.arrays for p in stored if p.detector == CLIENTS})
         anew = self._restore_labels([p for p in stored if p.detector == _LABELS], counted)
         if counted is not None:
-            self.predictions, self.labels, self.watermark = counted.predictions, counted.labels, counted.watermark
+            self.predictions, self.labels, self.watermark = (
+                counted.predictions,
+                counted.labels,
+                max(counted.watermark, 0.0),
+            )
             self._judged = self.predictions
         for page in stored:
-            if page.detector == _COUNTS:
+            if page.detector == COUNTS:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
                 self.sampling.restore(page.arrays.get("sampling"))
                 self._restore_condition(page.arrays)
+                before = array_text(page.arrays["reference"]) if "reference" in page.arrays else ()
+                self.content_changed = self.panel is not None and any(c not in ("", self.content) for c in before)
             elif page.detector == _VERSIONS:
                 self.rollout.restore(page.arrays)
         for page in stored:
@@ -398,7 +417,7 @@ def slim(event: Event) -> Event:
 
 
 def _slim_item(item: tuple[str, Any]) -> tuple[str, Any]:
-    return item[0][:MAX_TEXT], _slim_value(item[1])
+    return item[0], _slim_value(item[1])  # a name that is cut would be another one
 
 
 def _slim_value(value: Any) -> Any:

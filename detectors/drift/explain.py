@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.base import Explanation, Measure
+from detectors.base import I64, Explanation, Measure
 from detectors.drift.effects import LEAST_EVENTS, jensen_shannon, median_of, stability_index, transport
 from detectors.drift.history import History
 from detectors.drift.onset import Story
@@ -30,6 +30,8 @@ MOST, PROFILED = 3, 5
 """Columns described, and columns whose distribution is kept."""
 _UNIT_BLOCKS = 4
 _LEAST_VARIANCE = 0.05
+_FEW = 0.1
+"""Most share of values beyond the reference's range that can be faults and not the change."""
 
 
 def explain_blocks(
@@ -86,7 +88,7 @@ def _effects(
             made.append(Measure(detector, f"{name}:psi", index, 0.0, "psi", n, since, until, name, PSI))
             made.append(Measure(detector, f"{name}:js", distance, 0.0, "js distance", n, since, until, name, JS))
         if column < len(target.binning.numeric):
-            bins = target.binning.numeric[column]
+            bins = target.told[column]
             far = transport(bins, score.share, count, float(target.raw_sd[column]))
             if far is not None and n >= LEAST_EVENTS:
                 stream = f"{name}:wasserstein"
@@ -101,7 +103,7 @@ def _profiled(
     measures: list[Measure], target: Target, history: History, streams: Sequence[int], story: Story
 ) -> list[Measure]:
     """The measures of `streams`, the first of each column with its distribution before and since the onset."""
-    columns: Sequence[NumericColumn | CategoryColumn] = (*target.binning.numeric, *target.binning.category)
+    columns: Sequence[NumericColumn | CategoryColumn] = (*target.told, *target.binning.category)
     seen: set[int] = set()
     made = []
     for measure, score in zip(measures, (target.scores[i] for i in streams), strict=True):
@@ -159,11 +161,28 @@ def _numbers(target: Target, history: History, stream: int, onset: int, end: int
     if score.family == "pair":
         return (*_correlations(target, history, score, onset, end), LABEL, whole)
     n, total, square = history.raw(score.column, onset, end)
-    mean = total / n if n else 0.0
+    centre = float(target.raw_mean[score.column])
+    deviation = total / n if n else 0.0
+    mean, sd = centre + deviation, math.sqrt(max(square / n - deviation * deviation, 0.0)) if n else 0.0
+    mean, sd = _without_absurd(mean, sd, target, history.histogram(score.column, len(score.share), onset, end), score)
     if score.family == "loc":
-        centre = float(target.raw_mean[score.column])
-        return centre + mean, centre, "mean", n
-    return math.sqrt(max(square / n - mean * mean, 0.0)) if n else 0.0, float(target.raw_sd[score.column]), "sd", n
+        return mean, centre, "mean", n
+    return sd, float(target.raw_sd[score.column]), "sd", n
+
+
+def _without_absurd(mean: float, sd: float, target: Target, count: I64, score: Score) -> tuple[float, float]:
+    """Mean and sd, by the bins where a few absurd values made what they are: next to all values lie within the
+    reference's range, and the mean or the spread is beyond it."""
+    low, high = target.support[score.column].tolist()
+    edges = target.told[score.column].edges
+    inner = count[: len(edges) + 1]
+    n = max(int(inner.sum()), 1)
+    if (low <= mean <= high and sd <= high - low) or inner[0] + inner[-1] > _FEW * n:
+        return mean, sd
+    middle = np.concatenate([edges[:1], (edges[:-1] + edges[1:]) / 2, edges[-1:]])
+    weight = inner / n
+    mean = float(weight @ middle)
+    return mean, math.sqrt(float(weight @ (middle - mean) ** 2))
 
 
 def _correlations(target: Target, history: History, pair: Score, onset: int, end: int) -> tuple[float, float]:

@@ -7,13 +7,15 @@ of range, missing, rare or new values).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import F64, I64, Bool, Context, Stream
 from detectors.drift.pairs import Pairs
 from detectors.drift.scores import BLOCK, FAMILIES, Score, scores_of
-from detectors.numeric import clip_limit, clipped, exact_squares, valid
+from detectors.numeric import clip_limit, clipped, exact_squares, support, valid
 from detectors.reference import Origin, Reference
 from detectors.views.bins import FILLED, I16, Binning, binning
 
@@ -74,16 +76,27 @@ class Target:
         return np.hstack([sums, products]), np.hstack([squares, product_squares]), counts
 
     def _raw(self, reference: Reference) -> None:
-        """What explanations show: clip limit, mean and sd of each numeric column in its own unit."""
+        """What explanations show of each numeric column in its own unit, as if absurd values were not there: support,
+        clip limit, mean, sd, and bins."""
         rows = reference.rows
         values = np.hstack([rows.numeric.values, rows.outputs_numeric.values])
         status = np.hstack([rows.numeric.status, rows.outputs_numeric.status])
         ok = valid(values, status)
+        self.support = np.array([support(values[ok[:, j], j]) for j in range(values.shape[1])], np.float64).reshape(
+            -1, 2
+        )
+        low, high = self.support.T
+        ok = ok & (values >= low) & (values <= high)
         self.limit = np.array([clip_limit(values[ok[:, j], j]) for j in range(values.shape[1])], np.float64)
         n = np.maximum(ok.sum(axis=0), 1)
         kept = clipped(values, ok, self.limit)
         self.raw_mean: F64 = kept.sum(axis=0) / n
         self.raw_sd: F64 = np.sqrt((np.where(ok, kept - self.raw_mean, 0.0) ** 2).sum(axis=0) / n)
+        reach = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
+        self.told = tuple(
+            replace(column, edges=np.clip(column.edges, reach[0][j], reach[1][j]))
+            for j, column in enumerate(self.binning.numeric)
+        )
 
 
 def target(context: Context) -> Target:

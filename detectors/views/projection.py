@@ -20,6 +20,8 @@ DIMENSIONS = 32
 MAX_ROWS = 2_000
 """Reference rows that queries are compared with."""
 _GRID = 2.0**-16
+_LARGEST = 1e300
+"""Of the numbers that ranges are taken of: differences of larger ones overflow."""
 _REACH = 3.0
 """Scaled numbers are cut off this far outside the range: an absurd value is far, and not beyond all comparison."""
 
@@ -80,7 +82,8 @@ class Projection:
 
     def scaled(self, values: F64, ok: npt.NDArray[np.bool_]) -> F64:
         """(n, numbers) numbers in units of their usual range; the median where a cell is not `ok`."""
-        scaled: F64 = np.clip((np.where(ok, values, self._median) - self._low) / self._width, -_REACH, 1 + _REACH)
+        with np.errstate(over="ignore"):  # what overflows is beyond the reach
+            scaled: F64 = np.clip((np.where(ok, values, self._median) - self._low) / self._width, -_REACH, 1 + _REACH)
         return scaled
 
     def points_of(self, scaled: F64, codes: npt.NDArray[np.int32]) -> F32:
@@ -125,7 +128,7 @@ def _ranges(values: F64, ok: npt.NDArray[np.bool_]) -> tuple[F64, F64, F64]:
     """Low end, width and median of each column; a column of one value has width 1."""
     low, width, median = (np.zeros(values.shape[1]) for _ in range(3))
     for j in range(values.shape[1]):
-        column = values[ok[:, j], j]
+        column = np.clip(values[ok[:, j], j], -_LARGEST, _LARGEST)
         if not len(column):
             width[j] = 1.0
             continue

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monitor.cli.failures import CommandError, say
 from monitor.cli.options import ConfigFile, read_config
+from monitor.cli.result_file import STDOUT, check_place, write_result
 
 if TYPE_CHECKING:
     from alerts.incidents import Incident
     from monitor.backtest import Backtest, Progress
+    from monitor.config import Config
 
 
 class TypeChoice(StrEnum):
@@ -43,12 +45,9 @@ class SeverityChoice(StrEnum):
     CRITICAL = "critical"
 
 
-_STDOUT: Final = Path("-")
-
-
 def backtest(
     events: Annotated[
-        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or .gz; - is stdin.")
+        list[Path], typer.Argument(metavar="EVENTS", help="Files of JSON lines, plain or gzip; - is stdin.")
     ],
     reference: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows that show what is usual.")] = None,
     training_rows: Annotated[
@@ -66,7 +65,9 @@ def backtest(
         bool, typer.Option("--follow", help="Read on as the files grow, also when rotated, until Ctrl-C (SIGINT).")
     ] = False,
     min_severity: Annotated[SeverityChoice, typer.Option(help="Leave milder ones out.")] = SeverityChoice.INFO,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where incidents go; - is stdout.")] = _STDOUT,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where incidents go, packed if named .gz; - is stdout.")
+    ] = STDOUT,
     config: ConfigFile = None,
 ) -> None:
     """Find in files what `run` would have found.
@@ -77,7 +78,7 @@ def backtest(
     if model is not None and (not model or "/" in model or model.endswith("@shadow")):
         raise typer.BadParameter(f"{model!r} is no name of a model", param_hint="--model")
     settings = read_config(config, registries=True)
-    _check_place(out)
+    check_place(out, [*events, reference, training_rows, services, *_configured(settings)])
     stretch = None if calibrate is None else _seconds(calibrate)
     accounts = {} if services is None else _services(services)
     from monitor.backtest import run_backtest
@@ -104,7 +105,7 @@ def backtest(
     order = list(SeverityChoice)
     least = order.index(min_severity)
     shown = [i for i in found.incidents if order.index(SeverityChoice(i.severity)) >= least]
-    _write(out, shown)
+    write_result(out, _lines(shown))
     _tell(found, len(shown))
 
 
@@ -118,14 +119,21 @@ def _seconds(text: str) -> float:
 
 
 def _services(path: Path) -> dict[str, str]:
-    """Declared service accounts. CommandError names what the file should hold."""
+    """Declared service accounts. CommandError names what the file should hold, or what it says twice."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except (OSError, ValueError) as error:
         raise CommandError(f"{path}: cannot be read: {error}") from error
     if not isinstance(read, dict) or not all(isinstance(name, str) for name in read.values()):
         raise CommandError(f"{path}: not a JSON object of account id to name")
     return read
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = sorted(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+    if twice:
+        raise ValueError(f"{twice[0]!r} is there twice; say once what it is")
+    return dict(pairs)
 
 
 def _tell(found: Backtest, shown: int) -> None:
@@ -141,42 +149,19 @@ def _tell(found: Backtest, shown: int) -> None:
             say(f"{subject}: not watched: {state}")
 
 
-def _write(out: Path, incidents: Iterable[Incident]) -> None:
-    """All lines at once: whoever reads the file sees the old one or the whole new one."""
+def _lines(incidents: Iterable[Incident]) -> str:
     from alerts.render import incident_json
 
-    text = "".join(json.dumps(incident_json(i), allow_nan=False) + "\n" for i in incidents)
-    if out == _STDOUT:
-        sys.stdout.write(text)
-    elif out.exists() and not out.is_file():  # a pipe or a device
-        out.write_text(text, encoding="utf-8")
-    else:
-        _replace(out.resolve(), text)
+    return "".join(json.dumps(incident_json(i), allow_nan=False) + "\n" for i in incidents)
 
 
-def _replace(out: Path, text: str) -> None:
-    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with draft.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(out)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-
-
-def _check_place(out: Path) -> None:
-    """Fail before the work where the result could not be written after it."""
-    directory = out.resolve().parent
-    if out == _STDOUT:
-        return
-    if out.is_dir():
-        raise CommandError(f"{out} is a directory; name a file")
-    if not directory.is_dir() or not os.access(directory if out.is_file() or not out.exists() else out, os.W_OK):
-        raise CommandError(f"{directory}: cannot be written to; name another place for --out")
+def _configured(config: Config | None) -> list[Path]:
+    """The configuration, the files it names for models, and its key."""
+    if config is None:
+        return []
+    keys = [config.identity.key_file]
+    keys += [key for entry in config.models.listed.values() for key in (entry.reference, entry.training_rows)]
+    return [*([config.file] if config.file is not None else []), *(key.path for key in keys if key is not None)]
 
 
 @contextmanager

@@ -21,8 +21,8 @@ def reference_approve(
 ) -> None:
     """Approve a version of a model's reference.
 
-    It is in force from the daemon's next start or takeover on. The act is audited. The active daemon does it;
-    without one, this command does.
+    It is in force when the daemon next starts, takes over or reads its configuration (SIGHUP). The act is audited. The
+    active daemon does it; without one, this command does.
     """
     settings = need_config(config)
     from monitor.cli.stored import stored

@@ -21,15 +21,18 @@ def reference_list(
 ) -> None:
     """List the stored versions of references.
 
-    The one in force is the version approved last, or the newest provisional one where none is approved.
+    The one in force is the one the daemon watches with. The version approved last is in force when the daemon next
+    starts, takes over or reads its configuration (SIGHUP).
     """
     settings = need_config(config)
     from monitor.cli.stored import stored
+    from monitor.in_use import contents_in_use
 
     with stored(settings) as store:
         found = store.reference_versions()
+        contents = contents_in_use(store)
     wanted = None if model is None else f"model:{tenant}/{model}"
-    rows = _rows([r for r in found if wanted in (None, r.subject)])
+    rows = _rows([r for r in found if wanted in (None, r.subject)], contents)
     if output is Output.JSON:
         print_json(rows)
         return
@@ -37,16 +40,20 @@ def reference_list(
     print_table("", columns, (_cells(row) for row in rows))
 
 
-def _rows(found: list[ReferenceSummary]) -> list[dict[str, Any]]:
+def _rows(found: list[ReferenceSummary], contents: dict[str, str]) -> list[dict[str, Any]]:
     from alerts.times import rfc3339_or_none
+    from monitor.in_use import in_use
     from monitor.references import in_force
 
     roles = {(r.subject, r.role) for r in found}
-    leading = {(subject, role): in_force([r for r in found if r.subject == subject], role) for subject, role in roles}
+    of = {(subject, role): [r for r in found if (r.subject, r.role) == (subject, role)] for subject, role in roles}
+    used = {(subject, role): in_use(rows, subject, contents, role) for (subject, role), rows in of.items()}
+    leading = {(subject, role): in_force(rows, role) for (subject, role), rows in of.items()}
     return [
         {
             **r._asdict(),
-            "in_force": leading[r.subject, r.role] is r,
+            "in_force": used[r.subject, r.role] is r,
+            "in_force_next": used[r.subject, r.role] is not r and leading[r.subject, r.role] is r,
             "created_at": rfc3339_or_none(r.created_at),
             "approved_at": rfc3339_or_none(r.approved_at),
         }
@@ -55,6 +62,7 @@ def _rows(found: list[ReferenceSummary]) -> list[dict[str, Any]]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    facts = row["subject"], row["role"], row["version"], row["in_force"], row["rows"], row["origin"]
+    in_force = "from the next start" if row["in_force_next"] else row["in_force"]
+    facts = row["subject"], row["role"], row["version"], in_force, row["rows"], row["origin"]
     times = when(row["created_at"]), when(row["approved_at"]) or "provisional"
     return *facts, *times, row["approved_by"], row["content_hash"]

@@ -40,6 +40,8 @@ def reference_show(
 
 
 def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[str, Any]:
+    from monitor.config import format_duration
+    from monitor.in_use import contents_in_use, in_use
     from monitor.references import in_force
 
     subject = f"model:{tenant}/{model}"
@@ -49,16 +51,19 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
         raise CommandError(
             f"There is no model {model}, or no event of it was read yet; `modelwarden status` lists them."
         )
-    leading = in_force([v.reference for v in versions])
-    now = next((v for v in versions if v.reference is leading), None)
+    rows = [v.reference for v in versions]
+    used, leading = in_use(rows, subject, contents_in_use(store, subject)), in_force(rows)
+    now = next((v for v in versions if v.reference is used), None)
     settings = config.model_settings(model, tenant)
+    budget = {"alarms": settings.budget.drift, "per": format_duration(settings.budget.per)}
     shown: dict[str, Any] = {
         "model": model,
         "tenant": tenant,
         "state": None if counted is None else counted.state,
         "reference": None if now is None else _reference(now),
+        "next": next((v.version for v in versions if v.reference is leading and v is not now), None),
         "waiting": [v.version for v in versions if v.reference.role == "target" and v.reference.approved_at is None],
-        "budget": {"alarms": settings.budget.drift, "per": str(settings.budget.per), "spent": None, "detectors": []},
+        "budget": {**budget, "spent": None, "detectors": []},
         "learnt": None,
         "not_running": {},
         "learning": None,
@@ -80,7 +85,7 @@ def _found(config: Config, store: StateStore, model: str, tenant: str) -> dict[s
 
 
 def _panel(config: Config, store: StateStore, subject: str, version: StoredReference) -> tuple[Panel, bool]:
-    """The detectors as the daemon has them at its next start; True when the account then starts anew."""
+    """The detectors as the daemon has them with this version; True when the account starts anew with it."""
     from monitor.panel import ACCOUNT
 
     pages = store.load_pages(subject, damaged=[])
@@ -150,6 +155,10 @@ def _print(found: dict[str, Any]) -> None:
     how = f"approved by {reference['approved_by']} {when(reference['approved_at'])}"
     how = how if reference["approved"] else "provisional: reference approve puts it in force for good"
     print_line(f"Reference: version {reference['version']}, {reference['rows']:,} rows, {reference['origin']}, {how}")
+    if found["next"] is not None:
+        from monitor.in_use import WHEN
+
+        print_line(f"Version {found['next']} is approved: {WHEN}")
     if found["waiting"]:
         print_line(f"Waiting for approval: version {', '.join(map(str, found['waiting']))}")
     spent = (
@@ -157,8 +166,7 @@ def _print(found: dict[str, Any]) -> None:
         if budget["spent"] is None
         else (f"{budget['spent']:,} alarms, true or false, since this reference and these settings are in force")
     )
-    per = budget["per"].removesuffix(", 0:00:00")
-    print_line(f"Budget: {budget['alarms']:g} false alarms in {per}; {spent}")
+    print_line(f"Budget: {budget['alarms']:g} false alarms in {budget['per']}; {spent}")
     rows = (
         (d["detector"], f"{d['share']:.0%}", sum(d["streams"].values()),
          ", ".join(f"{kind} {n:,}" for kind, n in d["streams"].items()))

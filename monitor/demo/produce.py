@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import signal
 import sys
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+
+from monitor.intake.packed import unpacked
 
 _FLUSH_SECONDS = 60.0
 _EARLY = 0.005
@@ -98,7 +99,7 @@ def client_of(value: bytes) -> bytes | None:
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file of events, plain or gz."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with path.open("rb") as raw, unpacked(raw) as file:
         yield from file
 
 

@@ -7,7 +7,7 @@ costs one list and one array, whatever its length.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -38,7 +38,7 @@ MAX_CATEGORIES = 1_000
 """Reference values a categorical column remembers; rarer ones count as new."""
 MAX_NEW_FIELDS = 20
 MAX_NAME = 200
-"""Characters of a field's name. Longer ones are not watched, and are told by their beginning and a hash."""
+"""Characters of a field's name. Longer ones are told by their beginning and a hash."""
 MAX_TEXT = 256
 """Characters of a category that count, in references and live: longer texts are told apart by their beginning."""
 SCORE, CLASS, VALUE = "prediction.score", "prediction.class", "prediction.value"
@@ -63,6 +63,13 @@ class Schema:
     positive: str | None
     closed: bool = False
     """The fields were declared: others are not watched, and are no news."""
+    logged: tuple[str, ...] = ()
+    """Names of the inputs as events have them, numeric ones first; empty where all of them are shown as they are."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs as events have them, numeric ones first."""
+        return self.logged or (*self.numeric, *self.category)
 
 
 Place = tuple[str, int, int, int]
@@ -76,7 +83,7 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     event carries features.
     """
     rows = [features_of(e) for e in events]
-    names = tuple(declared) or tuple(sorted({name for row in rows for name in row if _is_name(name)}))
+    names = tuple(declared) or tuple(sorted({name for row in rows for name in row}))
     if not names:
         raise ValueError("the reference has no features: its rows need `features` or `input`")
     names = names[:MAX_FIELDS]
@@ -91,15 +98,26 @@ def infer_schema(events: Sequence[Event], declared: Sequence[str] = (), classes:
     outputs_numeric = ((VALUE,) if is_value else ()) + ((SCORE,) if scored else ())
     outputs_category = (CLASS,) if predictions and not is_value else ()
     positive = known[-1] if len(known) == 2 else None
+    logged = (*numeric, *category)
+    shown = tuple(shown_names(logged).values())
     return Schema(
-        numeric, category, vocabulary, outputs_numeric, outputs_category, known, positive, closed=bool(declared)
-    )
+        shown[: len(numeric)], shown[len(numeric) :], vocabulary, outputs_numeric, outputs_category, known, positive,
+        closed=bool(declared), logged=() if shown == logged else logged,
+    )  # fmt: skip
+
+
+def logged_names(schema: Schema | None) -> dict[str, str]:
+    """By the name that is shown: the one that events have, where it is another."""
+    if schema is None or not schema.logged:
+        return {}
+    pairs = zip((*schema.numeric, *schema.category), schema.logged, strict=True)
+    return {shown: logged for shown, logged in pairs if shown != logged}
 
 
 def build_batch(subject: str, start: int, events: Sequence[Event], places: Sequence[Place], schema: Schema) -> Batch:
     """The columns of `events`, the first of which is the subject's event number `start`."""
     rows = [features_of(e) for e in events]
-    columns = _columns(rows, (*schema.numeric, *schema.category))
+    columns = _columns(rows, schema.names)
     numeric, absent = _numeric(schema.numeric, columns[: len(schema.numeric)], len(rows))
     category, absent_too = _category(schema.category, schema.vocabulary, columns[len(schema.numeric) :], len(rows))
     clients, client = codes_of([e.client for e in events])
@@ -167,12 +185,26 @@ def features_of(event: Event) -> Mapping[str, Any]:
     return {f"x{i}": v for i, v in enumerate(event.vector[:MAX_FIELDS])}
 
 
-def field_name(name: str) -> str:
-    """A field's name as it is shown and stored: names come from records, and may be anything."""
-    if _is_name(name):
-        return name
+def shown_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Each name as it is shown and stored: names come from records, and may be anything.
+
+    No two are shown alike, and none as one in `taken`.
+    """
+    names, used = tuple(dict.fromkeys(names)), set(taken)
+    shown = {name: name for name in names if _is_name(name) and name not in used}
+    used.update(shown)
+    for name in names:
+        if name not in shown:
+            options = (_told(name, size) for size in range(4, 64))
+            shown[name] = next(option for option in options if option not in used)
+            used.add(shown[name])
+    return {name: shown[name] for name in names}
+
+
+def _told(name: str, size: int) -> str:
+    """The name's beginning and a hash of so many bytes."""
     text = "".join(c if c.isprintable() else "\ufffd" for c in name[:MAX_NAME])
-    return f"{text}~{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return f"{text}~{hashlib.blake2b(name.encode(), digest_size=size).hexdigest()}"
 
 
 def _is_name(name: str) -> bool:
@@ -377,11 +409,11 @@ def _outputs_category(schema: Schema, events: Sequence[Event]) -> Category:
 
 def _new_fields(rows: Sequence[Mapping[str, Any]], schema: Schema, absent: F64) -> tuple[tuple[str, I64], ...]:
     """Fields outside the schema with the rows that have them: only rows with surplus keys are searched."""
-    known = frozenset(schema.numeric) | frozenset(schema.category)
+    known = frozenset(schema.names)
     size = np.fromiter(map(len, rows), np.float64, len(rows))
     found: dict[str, list[int]] = {}
     for i in np.flatnonzero(size > len(known) - absent).tolist():
-        for name in dict.fromkeys(map(field_name, sorted(rows[i].keys() - known))):
+        for name in shown_names(sorted(rows[i].keys() - known), (*schema.numeric, *schema.category)).values():
             if name in found or len(found) < MAX_NEW_FIELDS:
                 found.setdefault(name, []).append(i)
     return tuple((name, np.array(at, np.int64)) for name, at in sorted(found.items()))

@@ -57,11 +57,18 @@ def load_offsets(db: Database, cluster_id: str) -> dict[tuple[str, int], Positio
     return {(row.topic, row.partition): rows.position_of(row) for row in found}
 
 
-def load_pages(db: Database, subject: str | None, damaged: list[DamagedPage] | None) -> list[StatePage]:
-    """Pages of one subject or of all. Damaged ones go to `damaged`; without that list the first raises CodecError."""
+def load_pages(
+    db: Database, subject: str | None, damaged: list[DamagedPage] | None, detector: str | None = None
+) -> list[StatePage]:
+    """Pages of one subject or of all, of one detector or of all.
+
+    Damaged ones go to `damaged`; without that list the first raises CodecError.
+    """
     query = sa.select(state_pages).where(state_pages.c.group_id == db.group)
     if subject is not None:
         query = query.where(state_pages.c.subject == subject)
+    if detector is not None:
+        query = query.where(state_pages.c.detector == detector)
     keys = [state_pages.c[name] for name in ("subject", "detector", "params_hash", "page")]
     with db.read() as connection:
         found = connection.execute(query.order_by(*keys)).all()

@@ -86,9 +86,14 @@ class StateStore:
         """(topic, partition) → where it stands (`expected` and `next` are both the next offset)."""
         return reader.load_offsets(self.db, cluster_id)
 
-    def load_pages(self, subject: str | None = None, *, damaged: list[DamagedPage] | None = None) -> list[StatePage]:
-        """Pages of one subject or all. Damaged ones go to `damaged`; without that list the first raises CodecError."""
-        return reader.load_pages(self.db, subject, damaged)
+    def load_pages(
+        self, subject: str | None = None, *, damaged: list[DamagedPage] | None = None, detector: str | None = None
+    ) -> list[StatePage]:
+        """Pages of one subject or of all, of one detector or of all.
+
+        Damaged ones go to `damaged`; without that list the first raises CodecError.
+        """
+        return reader.load_pages(self.db, subject, damaged, detector)
 
     def load_subjects(self) -> list[SubjectRow]:
         """All watched subjects, by name."""

@@ -55,6 +55,17 @@ def test_alarms_within_a_thousand_events_of_the_last_are_one_incident() -> None:
     assert later.alarms == 3
 
 
+def test_times_of_an_incident_are_in_order_whatever_the_order_of_events() -> None:
+    book = IncidentBook()
+    late = Measure("drift", "age:loc", 41.25, 35.0, "mean", 350, 900.0, 700.0, "age", "loc")
+    incident = book.apply(sighting(100, time=700.0, onset=900.0, measures=(late,)))
+    assert incident is not None
+    assert incident.onset <= incident.opened_at == incident.subjects[0].since
+    assert [(m.since, m.until) for m in incident.measures] == [(700.0, 900.0)]
+    closed = book.resolve(incident.id, 650.0, "recovered")
+    assert closed.resolved_at is not None and closed.resolved_at >= closed.opened_at
+
+
 def test_a_later_alarm_is_a_new_incident_even_while_the_first_is_open() -> None:
     book = IncidentBook()
     first = book.apply(sighting(100))
@@ -89,6 +100,23 @@ def test_a_rule_and_a_drift_alarm_on_the_same_field_are_one_incident() -> None:
     assert broken and moved and broken.id == moved.id
     other = book.apply(rule(160, field="income"))
     assert other and other.id != broken.id
+
+
+def test_an_alarm_of_many_fields_adds_none_that_has_an_incident_of_its_own() -> None:
+    book = IncidentBook()
+    for field in ("age", "income"):
+        told = rule(100, field)
+        measure = replace(AGE, stream=f"{field}:absent", field=field)
+        book.apply(replace(told, finding=replace(told.finding, measures=(measure,))))
+    measures = AGE, replace(AGE, stream="income:loc", field="income"), replace(AGE, stream="zip:loc", field="zip")
+    subjects = tuple(SubjectRef("feature", field) for field in ("age", "income", "zip"))
+    fed = book.apply(sighting(130, kind="data_quality", subjects=subjects, measures=measures))
+    assert fed is not None and len(book.open()) == 2
+    own = next(i for i in book.open() if i.id != fed.id)
+    assert sorted(s.id for i in (fed, own) for s in i.subjects) == ["age", "income", "zip"]
+    (other,) = own.subjects
+    assert other.id not in {m.field for m in fed.measures} and other.id not in fed.why
+    assert "drift" in fed.held_by and "drift" not in own.held_by
 
 
 def test_recovery_by_id_closes_that_incident_and_an_unknown_one_changes_nothing() -> None:

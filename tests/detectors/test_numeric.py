@@ -18,6 +18,7 @@ from detectors.numeric import (
     normal_quantile,
     normal_scores,
     quantile_edges,
+    support,
     trimmed_chi2_means,
     valid,
 )
@@ -72,6 +73,17 @@ def test_clipping_keeps_squares_finite(value: float) -> None:
     ok = valid(values, np.zeros((2, 1), np.uint8))
     kept = clipped(values, ok, np.array([clip_limit(np.array([1e308]))]))
     assert np.isfinite(kept * kept).all() and kept[1, 0] == 1.0
+
+
+def test_the_support_of_a_column_leaves_out_what_is_absurd_and_nothing_else() -> None:
+    rng = np.random.default_rng(3)
+    usual = rng.normal(size=500), np.exp(3 * rng.normal(size=5_000)), np.repeat([0.0, 1.0], [990, 10]), np.full(90, 7.0)
+    for values in usual:
+        assert support(values) == (values.min(), values.max())
+        for absurd in (1e308, -1e308, 1e12):
+            assert support(np.append(values, absurd)) == (values.min(), values.max())
+    assert support(np.array([1e308, -1e308, 0.0])) == (-1e308, 1e308)
+    assert support(np.zeros(0)) == (-np.inf, np.inf)
 
 
 def test_normal_scores_rise_and_share_ties() -> None:

@@ -223,6 +223,29 @@ def test_models_beyond_the_limit_are_one_incident_and_not_watched() -> None:
     assert unit.positions[0].counts.accepted == 51
 
 
+def test_listed_models_and_shadows_take_no_place_of_unknown_models() -> None:
+    def line(model: str, **more: str) -> bytes:
+        return msgspec.json.encode({"type": "prediction", "ts": START, "model": model} | more)
+
+    p = pipeline(max_models=2, listed=frozenset({"a", "b"}))
+    p.feed(TOPIC, 0, records([line("a"), line("b"), line("m0"), line("m0", role="shadow"), line("a", role="shadow")]))
+    p.feed(TOPIC, 0, records([line("m1"), line("m2"), line("m2", role="shadow"), line("a", tenant="t")], first=5))
+    assert set(p.watches) == {"model:/" + name for name in ("a", "b", "m0", "m0@shadow", "a@shadow", "m1")}
+
+
+def test_too_many_models_stay_told_while_they_are_not_watched() -> None:
+    p = pipeline(max_models=1)
+    day = 86_400.0
+    for i in range(4):
+        lines = [msgspec.json.encode({"ts": START + i * day, "model": f"m{k}"}) for k in range(2)]
+        p.feed(TOPIC, 0, records(lines, first=2 * i))
+        p.tick(START + i * day)
+        (incident,) = p.book.open()
+        assert incident.cause == "unwatched"
+    p.tick(START + 5 * day)
+    assert not p.book.open()
+
+
 def test_lost_records_are_counted_and_told(drifting: list[bytes]) -> None:
     p = pipeline()
     p.feed(TOPIC, 0, records(drifting[:10]))

@@ -8,8 +8,12 @@ import msgspec
 import pytest
 
 from alerts.incidents import Incident
+from monitor.assembly import key_path
+from monitor.commands import APPROVE, apply_without_daemon
 from monitor.config import Config
 from monitor.demo.traffic import CreditTraffic, write_events
+from monitor.in_use import contents_in_use
+from monitor.intake.identity import derive_key, load_or_create_key
 from monitor.intake.sources.memory import MemoryBroker
 from monitor.references import TRAINING, rows_of
 from monitor.state.store import open_store
@@ -87,6 +91,34 @@ def test_an_approved_reference_stays_in_force_when_the_file_breaks_or_changes(co
     store.close()
     assert versions == [(1, "configuration"), (2, None)]
     assert state(config) == "watching"
+
+
+def test_another_reference_that_is_approved_is_one_incident_and_names_the_model(config: Config, tmp_path: Path) -> None:
+    reference = tmp_path / "reference.jsonl"
+    first = reference.read_bytes()
+    broker = start(config, 1_000)
+    write_events(reference, CreditTraffic(9).reference(500))
+    start(config, 100, broker)
+    assert [(i.model, i.status, i.cause) for i in health(config)] == [("credit-risk", "open", f"reference:{SUBJECT}")]
+
+    key = key_path(config)
+    assert key is not None
+    audit_key = derive_key(load_or_create_key(key, create=False), "audit")
+    store = open_store(config.store.url.url, "crash", audit_key=audit_key)
+    before = contents_in_use(store)[SUBJECT]
+    store.enqueue("ann", APPROVE, {"subject": SUBJECT, "version": 2})
+    lease = store.acquire_lease("cli", 30.0)
+    assert lease is not None
+    apply_without_daemon(store, lease)
+    store.release(lease)
+    assert contents_in_use(store)[SUBJECT] == before  # the daemon has not taken it up
+    reference.write_bytes(first)  # replaced on purpose: it does not wait for anything
+    start(config, 100, broker)
+    assert contents_in_use(store)[SUBJECT] == store.references(SUBJECT)[1].reference.content_hash != before
+    store.close()
+    (anew,) = [i for i in health(config) if i.status == "open"]
+    assert (anew.model, anew.severity) == ("credit-risk", "info") and "another reference is in force" in anew.why
+    assert "field_rule" in anew.measures[0].stream and anew.measures[0].observed > 5
 
 
 def test_damaged_pages_start_their_detector_anew_and_counts_stay(config: Config) -> None:

@@ -33,6 +33,7 @@ def test_columns_become_features_scores_and_fields(tmp_path: Path) -> None:
     packed = tmp_path / "rows.csv.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert [e.features for e in read(packed)] == [e.features for e in (first, second)]
+    assert [e.features for e in read(packed.rename(path))] == [e.features for e in (first, second)]
 
 
 def test_text_in_a_column_of_numbers_stays_of_the_wrong_type(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from monitor.intake.events import Record
+from monitor.intake.packed import unpacked
 from monitor.intake.sources.base import Polled, SourceError, SourceTopic, TopicPartition
 
 RECORD_BYTES = 256 * 1024
@@ -21,7 +22,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class FileSource:
-    """Reads files, plain or `.gz`, one after the other in the order given (see Source). "-" is standard input, once.
+    """Reads files, plain or packed (gzip, whatever their names), one after the other (see Source).
+
+    They come in the order given; "-" is standard input, once.
 
     `topic` is the name that all files go by, or the topic itself; its `start` does not matter, files are read from
     their beginning. A line longer than `record_bytes` is cut to one byte more than that, so that the format refuses
@@ -164,8 +167,7 @@ class _Lines:
         self._raw: IO[bytes] | None = None
         try:
             self._raw = sys.stdin.buffer if path == STDIN else path.open("rb")
-            packed = path.suffix == ".gz"
-            self._text: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
+            self._text: IO[bytes] | gzip.GzipFile = unpacked(self._raw)
         except OSError as error:
             raise self._error(error) from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from monitor.intake.events import Record
+from monitor.intake.packed import is_packed
 from monitor.intake.sources.base import Loss, Polled, SourceError, SourceTopic, TopicPartition
 from monitor.intake.sources.file import RECORD_BYTES, STDIN, FileSource
 
@@ -35,7 +36,7 @@ class TailSource:
     def __init__(
         self, paths: Sequence[str | Path], topic: str | SourceTopic = "events", record_bytes: int = RECORD_BYTES
     ) -> None:
-        packed = next((p for p in map(Path, paths) if p == STDIN or p.suffix == ".gz"), None)
+        packed = next((p for p in map(Path, paths) if p == STDIN or p.suffix == ".gz" or _is_packed(p)), None)
         if packed is not None:
             raise SourceError(f"{packed} cannot be followed: only plain files grow by lines. Read it without following")
         self._files = FileSource(paths, topic, record_bytes)
@@ -130,6 +131,10 @@ class TailSource:
         first = self._next[tp] = tail.seek(due)
         loss = Loss(*tp, due, first, first - due, first) if first != due else None
         return loss, tail.take(count)
+
+
+def _is_packed(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK) and is_packed(path)
 
 
 class _Tail:

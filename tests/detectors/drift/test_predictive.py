@@ -140,6 +140,31 @@ def test_measures_are_in_the_units_of_the_field() -> None:
     assert measure.expected == pytest.approx((raw.status[:, 1] == Cell.NULL).mean())
 
 
+@pytest.mark.parametrize("where", ["reference", "traffic", "both"])
+def test_what_is_told_is_that_of_the_other_values_where_one_is_absurd(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    batch, sound = shifted("mean1", 21), Run(1_000, 21)
+    sound.feed(cut(batch, 1_024))
+    column = streams.NUMERIC.index(sound.fields()[0])
+    if where != "traffic":
+        taught = streams.reference(21)
+        taught = replace(taught, rows=streams.with_cell(taught.rows, 100, column, 1e308))
+        monkeypatch.setattr(streams, "reference", lambda *_: taught)
+    if where != "reference":
+        batch = streams.with_cell(batch, AT + 30, column, 1e308)
+    run = Run(1_000, 21)
+    run.feed(cut(batch, 1_024))
+    wanted = {m.statistic: m for m in sound.alarms[0][1].measures if m.field == sound.fields()[0]}
+    told = {m.statistic: m for m in run.alarms[0][1].measures if m.field == sound.fields()[0]}
+    assert "mean" in told and {"median", "wasserstein"} <= told.keys()
+    for name in told.keys() & wanted.keys():
+        assert told[name].observed == pytest.approx(wanted[name].observed, abs=0.5)
+        assert told[name].expected == pytest.approx(wanted[name].expected, abs=0.1)
+        profile = told[name].profile
+        assert profile is None or max(map(abs, profile.edges)) < 1e3
+
+
 def test_a_pair_is_explained_by_its_correlation() -> None:
     _, run = delay("corr.6", 21)
     alarm, explanation = run.alarms[0]

@@ -59,6 +59,15 @@ def test_hostile_cells_become_points_all_the_same() -> None:
         assert np.isfinite(made.points(batch)).all() and np.abs(made.points(batch)).max() < 10
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reference_of_the_largest_numbers_makes_points_without_a_warning() -> None:
+    rows = credit(300, 1)
+    for i, row in enumerate(rows[:20]):
+        row.features = {**(row.features or {}), "income": 1.7e308 if i % 2 else -1.7e308}
+    made = Projection(reference(rows))
+    assert np.isfinite(made.rows).all() and np.abs(made.rows).max() < 10
+
+
 def test_hashes_tell_different_inputs_apart_and_nothing_else() -> None:
     rows = credit(2_000, 1)
     schema = infer_schema(rows)

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 
 Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parents[3]
-COMMANDS = [
-    "run", "demo", "backtest", "status", "incidents list", "incidents show", "incidents ack", "clients show",
-    "init", "doctor", "check-config", "export schema", "reference list", "reference show",
-    "reference approve", "reference build", "migrate", "healthcheck", "version",
-]  # fmt: skip
+
+
+def commands(group: Any, path: str = "") -> Iterator[str]:
+    """The commands of a group and of the groups in it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name
+
+
+COMMANDS = sorted(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -64,6 +64,43 @@ def test_out_is_written_once_and_whole(place: Place, events: Path, reference: Pa
     assert not [p for p in place.directory.iterdir() if p.suffix == ".part"]
 
 
+@pytest.mark.parametrize("what", ["events", "reference", "training", "services", "configuration", "configured", "link"])
+def test_out_never_replaces_what_is_read(place: Place, what: str) -> None:
+    names = ("events", "reference", "training", "services", "configured")
+    files = {name: place.directory / f"{name}.jsonl" for name in names}
+    for file in files.values():
+        file.write_text("{}\n")
+    place.config.write_text(place.config.read_text() + "models: {m: {reference: configured.jsonl}}\n")
+    files |= {"configuration": place.config, "link": place.directory / "link"}
+    files["link"].symlink_to(files["events"])
+    held = {name: file.read_bytes() for name, file in files.items()}
+    options: list[Path | str] = [
+        "--reference",
+        files["reference"],
+        "--training-rows",
+        files["training"],
+        "--services",
+        files["services"],
+    ]
+    result = backtest(place, files["events"], *options, "--config", place.config, "--out", files[what])
+    assert result.exit_code == 1 and "would be lost: name another file" in result.stderr
+    assert {name: file.read_bytes() for name, file in files.items()} == held
+
+
+def test_out_is_packed_where_its_name_says_so(place: Place, events: Path, reference: Path) -> None:
+    out = place.directory / "incidents.jsonl.gz"
+    shown = backtest(place, events, "--reference", reference).stdout
+    assert backtest(place, events, "--reference", reference, "--out", out).exit_code == 0
+    assert gzip.decompress(out.read_bytes()).decode() == shown
+
+
+def test_a_service_account_that_is_declared_twice_is_refused(place: Place, events: Path) -> None:
+    services = place.directory / "services.json"
+    services.write_text('{"k8f": "backfill", "k8f": "batch"}')
+    result = backtest(place, events, "--services", services)
+    assert result.exit_code == 1 and "'k8f' is there twice" in result.stderr
+
+
 def test_out_may_be_a_pipe(place: Place, events: Path, reference: Path) -> None:
     pipe = place.directory / "pipe"
     os.mkfifo(pipe)

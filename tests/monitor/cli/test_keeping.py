@@ -126,5 +126,8 @@ def test_the_unit_starts_the_program_that_is_named(place: Place) -> None:
     shown = place.runner.invoke(app, ["export", "systemd", "--program", "/srv/mw/bin/modelwarden"])
     assert shown.exit_code == 0 and "ExecStart=/srv/mw/bin/modelwarden run --config" in shown.stdout
     assert "/opt/modelwarden/bin" not in shown.stdout
+    shown = place.run("export", "systemd")
+    assert shown.exit_code == 0 and f"modelwarden run --config {place.config}\n" in shown.stdout
+    assert "/etc/modelwarden/modelwarden.yaml" not in shown.stdout
     bad = place.runner.invoke(app, ["export", "systemd", "--program", "/a b/modelwarden"])
     assert bad.exit_code == 1 and "blanks" in bad.stderr

@@ -16,7 +16,7 @@ from monitor.intake.formats.base import formats
 from monitor.panel import ACCOUNT
 from monitor.references import in_force, read_reference, reference_row
 from monitor.state.unit import CommitUnit
-from monitor.watch import Watch, WatchSettings
+from monitor.watch import COUNTS, Watch, WatchSettings
 
 if TYPE_CHECKING:
     from tests.monitor.cli.conftest import SUBJECT, Place
@@ -85,7 +85,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert found["reference"]["version"] == 1 and found["reference"]["approved"] is True
     assert found["reference"]["content_hash"] == versions[0]
     budget = found["budget"]
-    assert (budget["alarms"], budget["spent"]) == (1, 2)
+    assert (budget["alarms"], budget["per"], budget["spent"]) == (1, "30d", 2)
     assert sum(d["share"] for d in budget["detectors"]) == pytest.approx(1)
     drift = next(d for d in budget["detectors"] if d["detector"] == "predictive_drift")
     assert drift["streams"]["feature_drift"] > 0 and drift["streams"]["prediction_drift"] > 0
@@ -103,7 +103,7 @@ def test_what_is_in_force_is_shown_with_its_budget(filled: Place, versions: list
     assert rule["can_page"] == "no" and "switched off" in rule["reason"]
     text = filled.run("reference", "show", "--model", "credit-risk").stdout
     assert "version 1" in text and "Waiting for approval: version 2" in text
-    assert "Budget: 1 false alarms in 30 days; 2 alarms, true or false, since" in text
+    assert "Budget: 1 false alarms in 30d; 2 alarms, true or false, since" in text
     assert "Season: not learnt" in text and "Smallest lasting changes that page" in text
 
 
@@ -122,7 +122,7 @@ def test_an_approved_version_is_in_force_and_audited(filled: Place, versions: li
     arguments = ("reference", "approve", "--model", "credit-risk", "--by", "ann", "--version")
     result = filled.run(*arguments, "2")
     assert result.exit_code == 0, result.stderr
-    assert "version 2 approved by ann" in result.stdout and "next start" in result.stdout
+    assert "version 2 approved by ann" in result.stdout and "next starts, takes over or reads" in result.stdout
     with filled.store() as store:
         assert store.verify_audit().ok and store.audit_head().seq == 1
     shown = filled.json("reference", "show", "--model", "credit-risk")
@@ -132,6 +132,35 @@ def test_an_approved_version_is_in_force_and_audited(filled: Place, versions: li
     assert again.exit_code == 1 and "approved already" in again.stderr
     assert filled.run(*arguments, "1").exit_code == 0  # back to the earlier one
     assert [r["in_force"] for r in filled.json("reference", "list")] == [True, False]
+
+
+def test_an_approved_version_is_not_in_force_before_the_daemon_has_taken_it(filled: Place, versions: list[str]) -> None:
+    taken_up(filled, 0)
+    assert filled.run("reference", "approve", "--model", "credit-risk", "--version", "2").exit_code == 0
+    listed = filled.json("reference", "list")
+    assert [(r["in_force"], r["in_force_next"]) for r in listed] == [(True, False), (False, True)]
+    shown = filled.json("reference", "show", "--model", "credit-risk")
+    assert (shown["reference"]["version"], shown["next"], shown["waiting"]) == (1, 2, [])
+    assert shown["budget"]["spent"] == 2  # of the account that runs
+    assert "Version 2 is approved: in force when" in filled.run("reference", "show", "--model", "credit-risk").stdout
+    taken_up(filled, 1)
+    assert [(r["in_force"], r["in_force_next"]) for r in filled.json("reference", "list")] == [
+        (False, False), (True, False)
+    ]  # fmt: skip
+    shown = filled.json("reference", "show", "--model", "credit-risk")
+    assert (shown["reference"]["version"], shown["next"]) == (2, None)
+
+
+def taken_up(place: Place, number: int) -> None:
+    """Store what a daemon stores that watches with this version."""
+    watch = Watch(SUBJECT, "credit-risk", "", WatchSettings())
+    rows = read_reference(place.directory / f"{number}.jsonl", formats()["native"], reference_rules(Config()))
+    watch.use(watch.prepare(rows, "file"))
+    with place.store() as store:
+        lease = store.acquire_lease("daemon", 30.0)
+        assert lease is not None
+        store.commit(CommitUnit(9.0, pages=[p for p in watch.dirty() if p.detector == COUNTS]), lease)
+        store.release(lease)
 
 
 def test_an_unknown_version_is_refused_before_it_is_queued(filled: Place, versions: list[str]) -> None:

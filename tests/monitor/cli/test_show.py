@@ -8,6 +8,8 @@ import pytest
 
 from alerts.advice import FIRST_STEP
 from monitor.cli.app import app
+from monitor.state.unit import CommitUnit
+from monitor.watch import Watch, WatchSettings
 
 if TYPE_CHECKING:
     from tests.monitor.cli.conftest import Place
@@ -22,6 +24,22 @@ def test_status_is_what_the_store_says(filled: Place) -> None:
     assert filled.json("status") == expected | {"dry_run": None}
     model = expected["models"][0]
     assert (model["model"], model["predictions"], model["clients"]) == ("credit-risk", 7, 2)
+
+
+def test_a_model_without_an_event_has_no_last_event_also_after_a_restart(filled: Place) -> None:
+    watch = Watch("model:/idle", "idle", "", WatchSettings())
+    with filled.store() as store:
+        for _ in range(2):
+            lease = store.acquire_lease("daemon", 30.0)
+            assert lease is not None
+            store.commit(CommitUnit(3.0, pages=watch.dirty(), subjects=[watch.row()]), lease)
+            store.release(lease)
+            counted = {row.subject: row for row in store.load_subjects()}
+            watch = Watch("model:/idle", "idle", "", WatchSettings())
+            watch.restore(store.load_pages("model:/idle"), counted["model:/idle"])
+            assert watch.watermark == 0.0
+    shown = {m["model"]: m["watermark"] for m in filled.json("status")["models"]}
+    assert shown["idle"] is None and shown["credit-risk"] is not None
 
 
 def test_status_as_tables(filled: Place) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.base import ABSENT_CODE, MISTYPED_CODE, NULL_CODE, Batch, Cell
-from monitor.intake.columns import Schema, build_batch, build_reference, infer_schema
+from monitor.intake.columns import Schema, build_batch, build_reference, infer_schema, shown_names
 from monitor.intake.events import Event, EventType
 
 
@@ -77,7 +77,29 @@ def test_names_of_fields_are_fit_to_be_shown() -> None:
     known = {"age": 1, "region": "EU", "vip": True}
     ((name, _),) = columns(rows({**known, nasty: 1})).new_fields
     assert len(name) < 220 and name.isprintable()
-    assert infer_schema(rows({"age": 1, nasty: 1})).numeric == ("age",)
+    assert infer_schema(rows({"age": 1, nasty: 1})).numeric == (name, "age")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\u202eab", "a" * 300, "a\x00"])
+def test_fields_of_any_name_are_watched_under_one_that_can_be_shown(name: str) -> None:
+    taught = rows({"age": 1, name: 2.0, name + "c": "x"}, {"age": 1, name: 3.0, name + "c": "y"})
+    schema = infer_schema(taught)
+    assert all(n.isprintable() and len(n) < 220 for n in (*schema.numeric, *schema.category))
+    batch = columns(rows({name + "c": "y", name: 5.0, "age": 4}), schema)
+    assert sorted(batch.numeric.values[0].tolist()) == [4.0, 5.0] and batch.new_fields == ()
+    assert batch.category.codes.tolist() == [[1]]
+
+
+@given(st.sets(st.text(alphabet="ab\n\u202e~\ufffd", max_size=4), max_size=6), st.booleans())
+def test_no_two_fields_are_shown_alike(names: set[str], imitated: bool) -> None:
+    """Also where one is named as another one is shown."""
+    if imitated:
+        names = names | set(shown_names(sorted(names)).values())
+    schema = infer_schema(rows(dict.fromkeys(names, 1.0) | {"age": 1}))
+    assert len({*schema.numeric}) == len(names | {"age"})
+    shown = columns(rows(dict.fromkeys((*schema.names, *schema.numeric), 1.0)), schema)
+    assert {name for name, _ in shown.new_fields}.isdisjoint(schema.numeric)
+    assert len(shown.new_fields) == len(set(schema.numeric) - set(schema.names))
 
 
 def test_fields_beside_declared_ones_are_no_news() -> None:

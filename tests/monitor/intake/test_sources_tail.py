@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from pathlib import Path
 
@@ -111,3 +112,9 @@ def test_poll_waits_for_a_line(path: Path) -> None:
 def test_what_has_an_end_cannot_be_followed(name: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):
         TailSource([name])
+
+
+def test_a_packed_file_cannot_be_followed_whatever_its_name(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"0\n"))
+    with pytest.raises(SourceError, match="cannot be followed"):
+        TailSource([path])
