@@ -47,6 +47,8 @@ class Backtest:
     records: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     """Lines and rows rejected, by reason."""
+    accesses: int = 0
+    """Access events read."""
     models: dict[str, str] = field(default_factory=dict)
     """Condition of each model, by subject: watching, calibrating, or why it is off."""
 
@@ -181,17 +183,20 @@ class _Outcome:
         self._pipeline = pipeline
         self._incidents: dict[str, Incident] = {}
         self._rejected: Counter[str] = Counter()
+        self._accesses = 0
 
     def take(self) -> None:
         unit = self._pipeline.take_unit(0.0)
         self._incidents.update((incident.id, incident) for incident in unit.incidents)
         self._rejected.update(letter.reason.value for letter in unit.dead_letters)
+        self._accesses += sum(unit.access_events.values())
 
     def complete(self) -> Backtest:
         return Backtest(
             incidents=sorted(self._incidents.values(), key=lambda i: (i.opened_at, i.id)),
             records=sum(place.counts.received for place in self._pipeline.partitions.values()),
             rejected=self._rejected,
+            accesses=self._accesses,
             models={subject: watch.off or watch.row().state for subject, watch in self._pipeline.watches.items()},
         )
 

@@ -33,6 +33,8 @@ _SLOTS = 0.0
 """In place of a period: one term for each of the 168 hours of the week."""
 _TAIL = 0.05
 _MAX_Z = 6.0
+_MEANINGLESS = 0.1
+"""Of the smallest scale of a tail: variation that says nothing about how a series moves."""
 _MAX_PHI = 0.98
 _NORMAL = NormalDist()
 
@@ -101,8 +103,9 @@ def fit(time: F64, values: F64, window: float, floor: float) -> Baseline:
     """
     clipped = _winsorised(values)
     following = np.concatenate([[False], np.diff(time) < 1.5 * window])
-    harmonics = _choose_season(time, clipped, following, window)
-    season, phi = _solve(time, clipped, following, harmonics)
+    least = floor * _MEANINGLESS
+    harmonics = _choose_season(time, clipped, following, window, least)
+    season, phi = _solve(time, clipped, following, harmonics, least)
     residual = values - _design(time, harmonics) @ season
     innovation = residual.copy()
     innovation[1:] -= np.where(following[1:], phi * residual[:-1], 0.0)
@@ -128,7 +131,7 @@ def _winsorised(values: F64) -> F64:
     return kept
 
 
-def _choose_season(time: F64, values: F64, following: Bool, window: float) -> tuple[float, ...]:
+def _choose_season(time: F64, values: F64, following: Bool, window: float, least: float) -> tuple[float, ...]:
     """The season that predicts held-out days best: none, harmonics of the day, of day and week, or with slots."""
     span = float(time[-1] - time[0])
     candidates: list[tuple[float, ...]] = [()]
@@ -146,7 +149,7 @@ def _choose_season(time: F64, values: F64, following: Bool, window: float) -> tu
         total = 0.0
         for held in range(3):
             kept = fold != held
-            season, phi = _solve(time[kept], values[kept], following[kept], harmonics)
+            season, phi = _solve(time[kept], values[kept], following[kept], harmonics, least)
             residual = values - _design(time, harmonics) @ season
             error = residual[1:] - np.where(following[1:], phi * residual[:-1], 0.0)
             total += float((error[~kept[1:]] ** 2).sum())
@@ -154,8 +157,14 @@ def _choose_season(time: F64, values: F64, following: Bool, window: float) -> tu
     return candidates[int(np.argmin(errors))]
 
 
-def _solve(time: F64, values: F64, following: Bool, harmonics: tuple[float, ...]) -> tuple[F64, float]:
-    """Season and AR(1) coefficient: least squares, then once more on the whitened series."""
+def _solve(
+    time: F64, values: F64, following: Bool, harmonics: tuple[float, ...], least: float
+) -> tuple[F64, float]:  # fmt: skip
+    """Season and AR(1) coefficient: least squares, then once more on the whitened series.
+
+    The coefficient is as of a series measured with an error of `least`: rounding errors of a constant are no memory,
+    which would predict every value from the one before and so take any change for normal after one window.
+    """
     design = _design(time, harmonics)
     phi = 0.0
     season: F64 = np.zeros(design.shape[1], np.float64)
@@ -169,7 +178,7 @@ def _solve(time: F64, values: F64, following: Bool, harmonics: tuple[float, ...]
         season = np.asarray(solved, np.float64)
         residual = values - design @ season
         pairs = following[1:]
-        power = float((residual[:-1][pairs] ** 2).sum())
+        power = float((residual[:-1][pairs] ** 2 + least * least).sum())
         phi = float((residual[1:][pairs] * residual[:-1][pairs]).sum()) / power if power > 0 else 0.0
         phi = 0.0 if abs(phi) < 0.05 else min(max(phi, -0.5), _MAX_PHI)
     return season, phi

@@ -17,6 +17,7 @@ import numpy as np
 from detectors.account import RECOVERED
 from detectors.base import F64, Page, StateError
 from detectors.traffic.baseline import BETS, DAY, MIN_WINDOWS, Baseline, fit
+from detectors.traffic.shares import Usual, errors_of
 
 HISTORY = 2_048
 """Windows a baseline is fitted to."""
@@ -34,7 +35,7 @@ _CHUNKS = HISTORY // CHUNK + 1
 
 @dataclass(slots=True)
 class Judged:
-    """A window that was judged: score, value seen and value expected in transformed units, events behind it."""
+    """A window that was judged: score, value seen and value expected in transformed units, events behind the value."""
 
     time: float
     score: float
@@ -62,18 +63,23 @@ class _Now:
     """Mean score of the change that latched it, with its sign."""
     gain: float = 0.0
     """Mirrored CUSUM: evidence that the change is over."""
+    errors: float = 0.0
+    requests: float = 0.0
+    """Learnt, of a share."""
 
 
 class Channel:
-    """`floor` is the smallest scale of a tail, in transformed units.
+    """`floor` is the smallest scale of a tail, in transformed units; `share` says that values are shares of errors.
 
     No score exceeds the deviation in units of `noise`, the standard error that sampling alone gives a window: in a
-    series that is steadier than chance the rarest value may still be the next one, and be worth no alarm.
+    series that is steadier than chance the rarest value may still be the next one, and be worth no alarm. For the same
+    reason no share scores higher than chance makes it at the usual share.
     """
 
-    def __init__(self, name: str, floor: float) -> None:
+    def __init__(self, name: str, floor: float, share: bool = False) -> None:
         self.name = name
         self.floor = floor
+        self.share = share
         self.width = 0.0
         self.baseline: Baseline | None = None
         self.recent: list[Judged] = []
@@ -87,8 +93,13 @@ class Channel:
         """Whether an alarm holds it."""
         return self._now.latched >= 0
 
+    @property
+    def usual(self) -> Usual:
+        """Errors and requests learnt, where values are shares."""
+        return Usual(self._now.errors, self._now.requests)
+
     def step(self, time: float, value: float | None, events: int, noise: float | None) -> F64:
-        """Judge the next window; without `noise` the value is the log of a count.
+        """Judge the next window, a value made of `events`; without `noise` it is the log of a count.
 
         Returns log e-values (bets,): zeros where nothing can be said.
         """
@@ -107,7 +118,8 @@ class Channel:
             predicted, innovation = expected, deviation * math.sqrt(1 - self.baseline.phi**2)
         now.previous, now.previous_time = deviation, time
         most = abs(innovation) / (max(math.exp(-max(expected, 0.0) / 2), self.floor) if noise is None else noise)
-        score = min(max(self.baseline.score(innovation), -most), most)
+        highest = min(most, self.usual.most(errors_of(value, events), events)) if self.share else most
+        score = min(max(self.baseline.score(innovation), -most), highest)
         self.recent.append(Judged(time, score, value, expected, events))
         del self.recent[:-RECENT]
         if self.latched:
@@ -118,11 +130,11 @@ class Channel:
             return silent
         return self.baseline.log_e(score)
 
-    def settle(self, time: float, value: float | None) -> None:
+    def settle(self, time: float, value: float | None, events: int) -> None:
         """After the verdict: learn the window, unless an alarm holds the channel."""
         if value is None or self.latched:
             return
-        self._learn(time, value)
+        self._learn(time, value, events)
         learnt = self._now.learnt
         if learnt == MIN_WINDOWS or (learnt > MIN_WINDOWS and learnt % CHUNK == 0):
             self._fit()
@@ -141,16 +153,20 @@ class Channel:
         else:
             for judged in self.recent:
                 if judged.time >= self._now.latched_at:
-                    self._learn(judged.time, judged.value)
+                    self._learn(judged.time, judged.value, judged.events)
             self._fit()
             self.recent.clear()
         self._now.latched = -1
 
-    def _learn(self, time: float, value: float) -> None:
+    def _learn(self, time: float, value: float, events: int) -> None:
         at = self._now.learnt % len(self._time)
         self._time[at], self._values[at] = time, value
         self._dirty.add(at // CHUNK)
         self._now.learnt += 1
+        if self.share:
+            usual = self.usual
+            usual.learn(errors_of(value, events), events, HISTORY)
+            self._now.errors, self._now.requests = usual.errors, usual.requests
 
     def _stays(self, time: float) -> bool:
         return time - self._now.latched_at >= _NEW_NORMAL and self._now.latched >= MIN_WINDOWS

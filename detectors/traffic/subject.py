@@ -1,8 +1,8 @@
 """The traffic of one subject: request rate, errors and latency, or the values of a metric, in windows.
 
-All quantities of a subject share one account, the traffic budget. Silence needs no rule of its own where requests are
-counted: an empty window is a request rate of zero. A metric is silent when no sample came for far longer than ever
-before.
+All quantities of a subject share one account, the traffic budget. Errors alarm upward only, and never more than chance
+at their usual share allows. Silence needs no rule of its own where requests are counted: an empty window is a request
+rate of zero. A metric is silent when no sample came for far longer than ever before.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from detectors.account import SumAccount
 from detectors.base import Alarm, Bets, Evidence, Finding, Measure, Page, StateError, Stream, SubjectRef, Verdict
 from detectors.traffic.baseline import MIN_WINDOWS, STEPS
 from detectors.traffic.channel import Channel, Judged
+from detectors.traffic.shares import errors_of, share_value
 from detectors.traffic.windows import Happened, Window, Windows
 
 NAME = "traffic"
-STATE_VERSION = 1
+STATE_VERSION = 2
 Role = Literal["requests", "metric"]
 Report = Callable[[Finding], str | None]
 """Takes a finding; answers the id of the incident that it opened or fed."""
@@ -94,12 +95,18 @@ class Traffic:
         self.events = 0
         """In closed windows."""
         self._windows = Windows(role == "metric")
-        self._channels = [Channel(name, _FLOORS[name]) for name in names]
-        self._streams = tuple(
-            Stream(f"{name}:{way}", KINDS[name], "rate", ("latency" if name == "slowest" else name,))
-            for name in names
-            for way in ("up", "down")
+        self._channels = [Channel(name, _FLOORS[name], name == "errors") for name in names]
+        self._ways = tuple(
+            (c, upward) for c, name in enumerate(names) for upward in (True, False) if upward or name != "errors"
         )
+        """Channel and direction of each stream: errors that become fewer are no alarm."""
+        self._streams = tuple(
+            Stream(
+                f"{names[c]}:{'up' if upward else 'down'}", KINDS[names[c]], "rate",
+                ("latency" if names[c] == "slowest" else names[c],),
+            )
+            for c, upward in self._ways
+        )  # fmt: skip
         self._metric = _Metric()
         self._account: SumAccount | None = None
         self._latches: dict[str, str] = {}
@@ -154,10 +161,12 @@ class Traffic:
     def _window(self, window: Window, report: Report) -> None:
         values = self._values(window, report)
         self.events += window.events
-        noise = self._noise(window)
-        log_e = [
-            c.step(window.start, v, window.events, s) for c, v, s in zip(self._channels, values, noise, strict=True)
+        noise, behind = self._noise(window), self._behind(window)
+        judged = [
+            c.step(window.start, v, n, s) for c, v, n, s in zip(self._channels, values, behind, noise, strict=True)
         ]
+        bets = len(STEPS)
+        log_e = [judged[c][:bets] if upward else judged[c][bets:] for c, upward in self._ways]
         end = window.start + self._windows.width
         at = np.zeros(1, np.int64)
         evidence = Evidence(NAME, np.concatenate(log_e)[None, :], np.array([self._windows.width]), at, at)
@@ -165,17 +174,22 @@ class Traffic:
         verdict = self._account.judge(evidence)
         if verdict.alarm is not None:
             self._alarmed(verdict, verdict.alarm, end, report)
-        for channel, value in zip(self._channels, values, strict=True):
-            channel.settle(window.start, value)
+        for channel, value, n in zip(self._channels, values, behind, strict=True):
+            channel.settle(window.start, value, n)
         self._recover(end, report)
 
     def _values(self, window: Window, report: Report) -> list[float | None]:
         """The transformed quantities of a window, None where it has none."""
         if self.role == "metric":
             return [self._metric_value(window, report)]
-        share = (window.errors + 0.1) / (window.with_status + 10)
-        errors = 2 * math.asin(math.sqrt(share)) if window.with_status else None
+        errors = share_value(window.errors, window.with_status) if window.with_status else None
         return [math.log(window.events + 0.5), errors, window.quantile(0.5), window.quantile(0.9)]
+
+    def _behind(self, window: Window) -> list[int]:
+        """Events that each quantity is made of."""
+        if self.role == "metric":
+            return [window.values]
+        return [window.events, window.with_status, window.latencies, window.latencies]
 
     def _noise(self, window: Window) -> list[float | None]:
         """Standard errors of the quantities by sampling alone, None for a count."""
@@ -202,7 +216,7 @@ class Traffic:
             return None
         *early, (_, last) = metric.learn()
         for start, scaled in early:
-            self._channels[0].settle(start, scaled)
+            self._channels[0].settle(start, scaled, 1)
         return last
 
     def _gap(self, window: Window, report: Report) -> None:
@@ -235,9 +249,9 @@ class Traffic:
     # --- findings --------------------------------------------------------------------------------------------------
 
     def _alarmed(self, verdict: Verdict, alarm: Alarm, end: float, report: Report) -> None:
-        held = {s // 2 for latch in verdict.latched for s in latch.streams}
-        leading = alarm.leading // 2
-        named = list(dict.fromkeys((leading, *(s // 2 for s in alarm.streams))))
+        held = {self._ways[s][0] for latch in verdict.latched for s in latch.streams}
+        leading = self._ways[alarm.leading][0]
+        named = list(dict.fromkeys((leading, *(self._ways[s][0] for s in alarm.streams))))
         stories = {c: self._channels[c].story(self._upward(c, alarm)) for c in named}
         measures = [self._measure(c, stories[c], end) for c in named]
         onset = stories[leading][0].time
@@ -253,15 +267,14 @@ class Traffic:
             self._latches.update((latch.key, incident) for latch in verdict.latched)
 
     def _upward(self, channel: int, alarm: Alarm) -> bool:
-        if alarm.leading // 2 == channel:
-            return alarm.leading % 2 == 0
-        return any(s == 2 * channel for s in alarm.streams)
+        leading, upward = self._ways[alarm.leading]
+        return upward if leading == channel else any(self._ways[s] == (channel, True) for s in alarm.streams)
 
     def _recover(self, end: float, report: Report) -> None:
         """Open the latches all of whose channels are ready."""
         assert self._account is not None
         for latch in self._account.latches:
-            channels = [self._channels[c] for c in sorted({s // 2 for s in latch.streams})]
+            channels = [self._channels[c] for c in sorted({self._ways[s][0] for s in latch.streams})]
             if not all(c.ready(end) for c in channels):
                 continue
             self._account.release(latch.key)
@@ -269,7 +282,7 @@ class Traffic:
                 channel.open(end)
             incident = self._latches.pop(latch.key, None)
             if incident is not None and incident not in self._latches.values():
-                kind = KINDS[self._channels[latch.leading // 2].name]
+                kind = KINDS[self._channels[self._ways[latch.leading][0]].name]
                 report(self._finding(kind, end, end, (), "recover", incident))
 
     def _finding(
@@ -285,10 +298,15 @@ class Traffic:
     def _measure(self, channel: int, story: list[Judged], end: float) -> Measure:
         """What was seen since the onset and what the season says, in units of the quantity."""
         name = self._channels[channel].name
-        seen = self._natural(name, float(np.mean([j.value for j in story])))
-        expected = self._natural(name, float(np.mean([j.expected for j in story])))
-        unit = _UNITS.get(name) or f"a {self._windows.width:.0f} s window"
         events = sum(j.events for j in story)
+        if name == "errors":
+            errors = [errors_of(j.value, j.events) for j in story]
+            seen = sum(errors) / max(events, 1)
+            expected = self._channels[channel].usual.share_without(sum(errors[:-1]), events - story[-1].events)
+        else:
+            seen = self._natural(name, float(np.mean([j.value for j in story])))
+            expected = self._natural(name, float(np.mean([j.expected for j in story])))
+        unit = _UNITS.get(name) or f"a {self._windows.width:.0f} s window"
         return Measure(
             NAME, name, seen, expected, unit, events, story[0].time, end, _NAMES.get(name, self.who.id), _WHAT[name]
         )
@@ -299,8 +317,6 @@ class Traffic:
             return self._metric.centre + self._metric.scale * math.sinh(max(min(value, 500.0), -500.0))
         if name == "requests":
             return max(math.exp(value) - 0.5, 0.0)
-        if name == "errors":
-            return math.sin(min(max(value, 0.0), math.pi) / 2) ** 2
         return float(2.0**value)
 
     # --- state -----------------------------------------------------------------------------------------------------

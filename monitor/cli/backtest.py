@@ -142,6 +142,11 @@ def _tell(found: Backtest, shown: int) -> None:
     say(f"{found.records:,} lines, {rejected:,} rejected{reasons}, {shown:,} incident{'' if shown == 1 else 's'}")
     if found.rejected["no_subject"]:
         say("events that name no model (labels often) were left out; say whose they are with --model NAME")
+    if found.accesses:
+        say(
+            f"{found.accesses:,} access events: rates, errors and latency were judged; "
+            "misuse (credential_attack, access_policy, access_novelty) is not judged yet"
+        )
     for subject, state in found.models.items():
         if state == "calibrating":
             say(f"{subject}: too few events for a provisional reference, nothing was judged; give --reference FILE")

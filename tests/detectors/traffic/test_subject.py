@@ -111,6 +111,73 @@ def test_a_change_of_requests_is_one_finding_of_its_kind_with_numbers(
     assert all(np.isfinite([m.observed, m.expected]).all() for m in opened[0].measures)
 
 
+def clockwork(role: Role, rows: int = 20_160) -> Happened:
+    """A request each thirty seconds, or a sample each five minutes, that never differ in anything."""
+    time = START + np.arange(float(rows)) * (300 if role == "metric" else 30)
+    none = np.full(rows, np.nan)
+    return Happened(time, none, none, none + 5) if role == "metric" else requests_at(time)
+
+
+def requests_at(time: F64) -> Happened:
+    return Happened(time, np.zeros(len(time)), np.full(len(time), 10.0), np.full(len(time), np.nan))
+
+
+CHANGES: dict[str, Callable[[Happened, int], Happened]] = {
+    "every answer an error": lambda e, at: changed(e, error=np.where(np.arange(len(e)) < at, 0.0, 1.0)),
+    "every second answer an error": lambda e, at: changed(
+        e, error=np.where(np.arange(len(e)) < at, 0.0, np.arange(len(e)) % 2)
+    ),
+    "slow": lambda e, at: changed(e, latency=np.where(np.arange(len(e)) < at, 10.0, 500.0)),
+    "ten times as many": lambda e, at: requests_at(
+        np.concatenate([e.time[:at], e.time[at] + np.arange(10.0 * (len(e) - at)) * 3])
+    ),
+    "nobody asks": lambda e, at: requests_at(np.concatenate([e.time[:at], e.time[-20:]])),
+    "another value": lambda e, at: changed(e, value=np.where(np.arange(len(e)) < at, 5.0, 100.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ("every answer an error", "error_burst"), ("every second answer an error", "error_burst"),
+        ("slow", "latency_anomaly"), ("ten times as many", "traffic_anomaly"), ("nobody asks", "traffic_anomaly"),
+        ("another value", "traffic_anomaly"),
+    ],
+)  # fmt: skip
+def test_a_change_after_a_history_without_any_variation_is_found(change: str, kind: str) -> None:
+    role: Role = "metric" if change == "another value" else "requests"
+    at = 1_000 if role == "metric" else 16_000
+    events = CHANGES[change](clockwork(role, at + at // 4), at)
+    opened = Run(role).feed(events).opened
+    assert [f.kind for f in opened] == [kind]
+    assert 0 < opened[0].time - events.time[at - 1] <= 2 * 3_600
+
+
+def test_the_share_of_errors_of_an_outage_is_told_as_it_is() -> None:
+    opened = Run().feed(CHANGES["every answer an error"](clockwork("requests", 17_000), 16_000)).opened
+    measure = opened[0].measures[0]
+    assert measure.expected == 0 and measure.observed > 0.7
+
+
+@pytest.mark.parametrize("every", [10**9, 100])
+@pytest.mark.parametrize("times", [10, 0.1])
+def test_errors_are_no_burst_while_their_share_stays(every: int, times: float) -> None:
+    """Ten times as many requests, or a tenth, none or one in a hundred of them an error throughout."""
+    before, since = (
+        (np.full(16_000, 30.0), np.full(80_000, 3.0)) if times > 1 else (np.full(30_000, 3.0), np.full(3_000, 30.0))
+    )
+    time = START + np.cumsum(np.concatenate([before, since]))
+    rng = np.random.default_rng(3)
+    events = changed(requests_at(time), error=(rng.integers(0, every, len(time)) == 0).astype(np.float64))
+    assert {f.kind for f in Run().feed(events).opened} == {"traffic_anomaly"}
+
+
+def test_errors_that_become_fewer_are_no_alarm() -> None:
+    time = START + np.arange(30_000.0) * 30
+    error = (np.random.default_rng(4).uniform(size=30_000) < 0.2) & (np.arange(30_000) < 20_000)
+    assert Run().feed(changed(requests_at(time), error=error.astype(np.float64))).opened == []
+
+
 def test_a_metric_that_shifts_is_found() -> None:
     opened = Run("metric").feed(shifted(metric(7, 1))).opened
     assert opened and START + 6 * DAY <= opened[0].time <= START + 6 * DAY + 3_600

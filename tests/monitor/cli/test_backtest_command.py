@@ -16,6 +16,7 @@ import pytest
 from monitor.backtest import run_backtest
 from monitor.cli.app import app
 from monitor.demo.traffic import CreditTraffic, write_events
+from monitor.detector_pages import kinds_of
 from tests.components.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -121,6 +122,19 @@ def test_rejected_lines_are_counted_and_do_not_fail(place: Place, events: Path, 
     bad.write_bytes(b"nonsense\n[]\nnonsense\n")
     result = backtest(place, events, bad, "--reference", reference)
     assert result.exit_code == 0 and "3 rejected (not_json 2, not_an_object 1)" in result.stderr
+
+
+def test_access_events_are_said_not_to_be_judged_for_misuse(place: Place) -> None:
+    log = place.directory / "access.jsonl"
+    log.write_text(
+        "".join(f'{{"type": "access", "ts": {START + i}, "resource": "/x", "status": 401}}\n' for i in range(3))
+    )
+    said = backtest(place, log).stderr
+    assert "3 access events" in said and "not judged yet" in said
+    unraised = {"credential_attack", "access_policy", "access_novelty"}
+    assert all(kind in said for kind in unraised) and unraised.isdisjoint(
+        {k for kinds in kinds_of().values() for k in kinds}
+    )
 
 
 @pytest.mark.parametrize("out", ["nowhere/x.jsonl", "."])
