@@ -140,17 +140,17 @@ class Honest:
             )  # fmt: skip
         return self._kept[n]
 
-    def _in_class(self, asked: Asked, column: int) -> F64:
+    def _in_class(self, asked: Asked, column: int, own: int = 0) -> F64:
         out = np.full(len(asked), np.inf)
         for label, tables in self._classes.items():
             rows = np.flatnonzero(asked.label == label)
             if len(rows):
-                out[rows] = _bet(_p(tables[column], asked.value[rows, column].astype(np.float64), _SMALL[column]))
+                out[rows] = _bet(_p(tables[column], asked.value[rows, column].astype(np.float64), _SMALL[column], own))
         return out
 
-    def _surprise(self, asked: Asked) -> F64:
+    def _surprise(self, asked: Asked, own: int = 0) -> F64:
         """(n, 3) −log p of outlier, margin and dependence against the honest queries held, in the class if that is
-        less; 0 where there is no value."""
+        less; 0 where there is no value. `own` is 1 for queries that are among those held."""
         out = np.zeros((len(asked), 3))
         for k, values, table, small in (
             (0, asked.value[:, 0], self._tables[0], False),
@@ -159,9 +159,9 @@ class Honest:
         ):
             known = np.flatnonzero(np.isfinite(values))
             if len(table):
-                out[known, k] = -np.log(_p(table, values[known].astype(np.float64), small))
+                out[known, k] = -np.log(_p(table, values[known].astype(np.float64), small, own))
         for k, column in ((0, 0), (2, 1)):
-            out[:, k] = np.minimum(out[:, k], surprise(self._in_class(asked, column), _BET))
+            out[:, k] = np.minimum(out[:, k], surprise(self._in_class(asked, column, own), _BET))
         return out
 
     def _compile(self) -> None:
@@ -176,7 +176,7 @@ class Honest:
         self._tables = [np.sort(part[np.isfinite(part)].astype(np.float64)) for part in parts]
         held = Asked.zeros(len(self._label), 0)
         held.value[:], held.margin[:], held.label[:] = self._value, self._margin, self._label
-        self._together = np.sort(self._surprise(held).sum(axis=1))
+        self._together = np.sort(self._surprise(held, own=1).sum(axis=1))
 
     def page(self) -> Page:
         """Everything, as arrays."""
@@ -243,10 +243,10 @@ def _bet(p: F64) -> F64:
     return bet
 
 
-def _p(honest: F64, values: F64, small: bool) -> F64:
+def _p(honest: F64, values: F64, small: bool, own: int = 0) -> F64:
     if small:
         count = np.searchsorted(honest, values, side="right")
     else:
         count = len(honest) - np.searchsorted(honest, values, side="left")
-    p: F64 = (count + 1) / (len(honest) + 1)
+    p: F64 = (count + 1 - own) / (len(honest) + 1)
     return p

@@ -17,8 +17,7 @@ from detectors.moves.asked import HUGE
 
 FIELDS: Final = 3
 """Numbers that must move between any two of three queries on a line."""
-_CHANCE: Final = math.log(1_000 * 276)
-"""276: pairs among 24 queries."""
+_CHANCE: Final = math.log(1_000)
 _ABOUT: Final = 0.9
 """Cosine of two directions that may be one."""
 _PAIRS: Final = 24
@@ -44,12 +43,15 @@ def lines(x: F64, held: F64, there: Bool, unit: F64, reach: F64) -> Bool:
     row, column = np.nonzero(np.take_along_axis(cosine, most, axis=1) > _ABOUT)
     pair = most[row, column]
     found: Bool = np.zeros(m, np.bool_)
-    found[row[on_line(x[row], held[row, pair // k], held[row, pair % k], unit)]] = True
+    n = np.minimum(there.sum(axis=1), k).astype(np.float64)
+    pairs = np.maximum(n * (n - 1) / 2, 1.0)[row]
+    found[row[on_line(x[row], held[row, pair // k], held[row, pair % k], unit, pairs)]] = True
     return found
 
 
-def on_line(x: F64, a: F64, b: F64, unit: F64) -> Bool:
-    """(n,) whether each of `x` lies on the line through `a` and `b`, all (n, fields) and rounded to `unit`."""
+def on_line(x: F64, a: F64, b: F64, unit: F64, pairs: F64) -> Bool:
+    """(n,) whether each of `x` lies on the line through `a` and `b`, all (n, fields) and rounded to `unit`; `pairs`
+    (n,) were looked at to find this one."""
     there = (np.abs(a) <= HUGE) & (np.abs(b) <= HUGE) & (np.abs(x) <= HUGE)
     along, off = np.where(there, b - a, 0.0) / unit, np.where(there, x - a, 0.0) / unit
     length = np.einsum("ij,ij->i", along, along)
@@ -63,7 +65,9 @@ def on_line(x: F64, a: F64, b: F64, unit: F64) -> Bool:
     # The field that moved furthest tells where on the line the query is, so that it fits says nothing.
     told = surprise.sum(axis=1) - surprise.max(axis=1, initial=0.0)
     moved = ((along != 0) & (off != 0) & (along != off)).sum(axis=1)
-    found: Bool = fits & (length > 0) & (np.abs(t - 0.5) <= _REACH + 0.5) & (moved >= FIELDS) & (told > _CHANCE)
+    found: Bool = (
+        fits & (length > 0) & (np.abs(t - 0.5) <= _REACH + 0.5) & (moved >= FIELDS) & (told > _CHANCE + np.log(pairs))
+    )
     return found
 
 
@@ -76,5 +80,5 @@ def mirrored(moves: F64, apart: F64, there: Bool, unit: F64) -> Bool:
     surprise = -np.log(np.minimum(1.0, 3.0 / (steps + 1.0)))
     told = np.where(fits, surprise[:, None], 0.0).sum(axis=2)
     enough = fits.sum(axis=2) >= np.maximum(FIELDS, 0.4 * np.count_nonzero(steps, axis=1))[:, None]
-    found: Bool = (there & enough & (told > _CHANCE)).any(axis=1)
+    found: Bool = (there & enough & (told > _CHANCE + math.log(apart.shape[1]))).any(axis=1)
     return found

@@ -32,7 +32,7 @@ def test_a_bisection_of_whole_numbers_stays_on_its_line() -> None:
     for seed in range(20):
         a, b = rows(2, seed)
         for k in range(1, 4):
-            assert on_line(between(a, b, 0.5**k)[None], a[None], b[None], UNIT).all()
+            assert on_line(between(a, b, 0.5**k)[None], a[None], b[None], UNIT, np.ones(1)).all()
             assert on_some_line(between(a, b, 0.5**k), np.array([a, b]))
 
 
@@ -54,7 +54,7 @@ def test_moves_of_two_fields_are_no_line() -> None:
     b, x = a.copy(), a.copy()
     b[:2] += 50
     x[:2] += 25
-    assert not on_line(x[None], a[None], b[None], UNIT).any()
+    assert not on_line(x[None], a[None], b[None], UNIT, np.ones(1)).any()
 
 
 def test_missing_numbers_do_not_hide_a_line() -> None:
@@ -62,7 +62,7 @@ def test_missing_numbers_do_not_hide_a_line() -> None:
     x = between(a, b, 0.25)
     for row in (a, b, x):
         row[2] = 1e30
-    assert on_line(x[None], a[None], b[None], UNIT).all()
+    assert on_line(x[None], a[None], b[None], UNIT, np.ones(1)).all()
 
 
 def test_pairs_about_one_middle_are_seen_through_rounding_and_others_are_not() -> None:
