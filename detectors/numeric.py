@@ -25,11 +25,15 @@ _SQUARE_STEP = 2.0**-10
 _FACTOR_STEP = 2.0**-7
 _MAX_SCORE = 5.0
 _NORMAL = NormalDist()
+_VALID, _NULL, _ABSENT, _NOT_FINITE, _MISTYPED, _FILLED = (
+    np.uint8(cell) for cell in (Cell.VALID, Cell.NULL, Cell.ABSENT, Cell.NOT_FINITE, Cell.MISTYPED, Cell.FILLED)
+)
+"""An enumeration compares with an array ten times as slowly."""
 
 
 def valid(values: F64, status: U8) -> Bool:
     """(n, d): cells that hold a finite number. Non-finite values are no numbers whatever their status says."""
-    ok: Bool = ((status == Cell.VALID) | (status == Cell.FILLED)) & np.isfinite(values)
+    ok: Bool = ((status == _VALID) | (status == _FILLED)) & np.isfinite(values)
     return ok
 
 
@@ -63,14 +67,13 @@ def quantile_edges(values: F64, bins: int) -> F64:
     return np.concatenate([[start], edges]) if own else np.concatenate([[start], edges[1:]])
 
 
-def bin_numbers(values: F64, status: U8, edges: F64) -> I64:
-    """Bin of every value of one column (n,): below, inner, above, missing (null or absent), not a number."""
-    bins: I64 = np.searchsorted(edges, values, side="left")
-    if status.any() or not np.isfinite(values).all():
-        bins[(status == Cell.NULL) | (status == Cell.ABSENT)] = len(edges) + 1
-        wrong = (
-            (status == Cell.NOT_FINITE) | (status == Cell.MISTYPED) | ((status == Cell.VALID) & ~np.isfinite(values))
-        )
+def bin_numbers(values: F64, status: U8 | None, edges: F64) -> I64:
+    """Bin of every value of one column (n,): below, inner, above, missing (null or absent), not a number. Without a
+    `status` all are finite numbers."""
+    bins: I64 = edges.searchsorted(values, side="left")
+    if status is not None:
+        bins[(status == _NULL) | (status == _ABSENT)] = len(edges) + 1
+        wrong = (status == _NOT_FINITE) | (status == _MISTYPED) | ((status == _VALID) & ~np.isfinite(values))
         bins[wrong] = len(edges) + 2
     return bins
 

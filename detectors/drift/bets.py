@@ -16,7 +16,7 @@ from detectors.base import F64, I64
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.null import Null
 from detectors.drift.scores import BLOCK, FAMILIES, Family
-from detectors.drift.target import Target
+from detectors.drift.target import F32, Target
 from detectors.numeric import log_mgf_excess
 
 STEPS = np.array([0.75, 1.2, 2.0, 3.2, 5.0])
@@ -48,16 +48,18 @@ _MIN_ROOM = 0.02
 
 class Line(NamedTuple):
     """log e of bet k is slope[k] · x[source[k]] + base[k], with x = z (G), counts (P) and departures: (bets,)
-    arrays."""
+    arrays. From `capped` on bets look at what has no bound; no z is worth more than the cap."""
 
     source: I64
     slope: F64
     base: F64
+    capped: int = 0
 
 
 class Prices(NamedTuple):
     """What bets cost, as long as the design effect stands: `line` with the slopes of all and the bases of bets on sums;
-    of bets on counts 1/v and the room that a factor takes per unit of exposure, (P, factors); v of a null, (G + P,)."""
+    of bets on counts 1/v, of the bet over of the null, and the room that a factor takes per event of the null,
+    (P, factors); v of a null, (G + P,)."""
 
     line: Line
     inverse: F64
@@ -121,52 +123,64 @@ class ChangeBets:
         inverse = 1 / noise.v[FACTOR_LEVEL, self._sums :].T
         slope = np.concatenate([self._bets_on_sums, (np.log(FACTORS) * inverse).ravel()])
         base = np.concatenate([-penalty.ravel(), -pair_penalty.ravel(), np.zeros(inverse.size)])
-        room = BLOCK * raised * (FACTORS - 1)
-        return Prices(Line(self.stream, slope, base), inverse, room, noise.pooled)
+        of_counts = noise.pooled[self._sums :, None]
+        room = BLOCK * raised * (FACTORS - 1) * of_counts
+        return Prices(Line(self.stream, slope, base, self._counts_at), inverse / of_counts, room, noise.pooled)
 
     def odds(self, null: Null, prices: Prices) -> Odds:
         """Compile for judging. Further bets may follow those of this family in the line of `prices`."""
         mean, spread = null.mean_and_spread()
-        known = np.sqrt(1 / BLOCK + prices.pooled[: self._sums] / null.m)
-        of_counts = prices.pooled[self._sums :]
-        room = 1 - prices.room * (of_counts / null.b)[:, None]
-        # where the null is too small for a factor there is no bet: E = 1
-        on = room > _MIN_ROOM
-        cost = (null.k / of_counts)[:, None] * np.log(np.maximum(room, _MIN_ROOM)) * prices.inverse
-        slope, base = prices.line.slope.copy(), prices.line.base.copy()
+        share = 1 / null.m
+        known = np.sqrt(1 / BLOCK + prices.pooled[: self._sums] * share)
+        room = 1 - prices.room * (1 / null.b)[:, None]
+        cost = np.log(np.maximum(room, _MIN_ROOM))
+        cost *= null.k[:, None]
+        cost *= prices.inverse
+        slope, base = prices.line.slope, prices.line.base.copy()
         of_counts_at = slice(self._counts_at, len(self.weight))
-        slope[of_counts_at] *= on.ravel()
-        base[of_counts_at] = (cost * on).ravel()
+        # where the null is too small for a factor there is no bet: E = 1
+        off = room <= _MIN_ROOM
+        if off.any():
+            cost[off] = 0.0
+            slope = slope.copy()
+            slope[of_counts_at][off.ravel()] = 0.0
+        base[of_counts_at] = cost.ravel()
         expected = BLOCK * null.k / null.b
         return Odds(
-            line=Line(prices.line.source, slope, base),
+            line=prices.line._replace(slope=slope, base=base),
             mean=mean,
             scale=1 / (spread * known),
-            learn=known / np.sqrt(1 / BLOCK + 1 / null.m),
+            learn=known / np.sqrt(1 / BLOCK + share),
             expected=expected,
             spread=1 / np.sqrt(expected + 1e-3),
         )
 
-    def look(self, odds: Odds, sums: F64, counts: F64) -> tuple[F64, F64]:
-        """For blocks of sums (blocks, G) and counts (blocks, P): z (blocks, G) and residuals (blocks, G + P).
-        Elementwise and exact in every step, so equal for any number of blocks at a time."""
-        z = (sums / BLOCK - odds.mean) * odds.scale
-        residual = np.hstack([z * odds.learn, (counts - odds.expected) * odds.spread])
-        np.clip(residual, -KEPT_Z, KEPT_Z, out=residual)
-        return np.clip(z, -MAX_Z, MAX_Z, out=z), residual
+    def look(self, odds: Odds, level: F64, counts: F64, z: F64, residual: F32) -> None:
+        """For blocks of mean scores `level` (blocks, G) and counts (blocks, P) fill z (blocks, G) and residuals
+        (blocks, G + P). Elementwise in every step, so equal for any number of blocks at a time."""
+        g = self._sums
+        np.subtract(level, odds.mean, out=z)
+        z *= odds.scale
+        residual[:, :g] = z * odds.learn
+        residual[:, g:] = (counts - odds.expected) * odds.spread
+        np.maximum(z, -MAX_Z, out=z)
+        np.minimum(z, MAX_Z, out=z)
 
 
 def log_e_values(line: Line, seen: F64) -> F64:
     """(blocks, bets) log e of bets that look at `seen` (blocks, x)."""
-    log_e: F64 = np.take(seen, line.source, axis=1)
-    np.multiply(log_e, line.slope, out=log_e)
-    np.add(log_e, line.base, out=log_e)
-    return np.minimum(log_e, _MAX_LOG_E, out=log_e)
+    log_e: F64 = seen.take(line.source, axis=1)
+    log_e *= line.slope
+    log_e += line.base
+    unbounded = log_e[:, line.capped :]
+    np.minimum(unbounded, _MAX_LOG_E, out=unbounded)
+    return log_e
 
 
 def joined(one: Line, two: Line) -> Line:
     """The bets of both."""
-    return Line(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+    source, slope, base = (np.concatenate(pair) for pair in zip(one[:3], two[:3], strict=True))
+    return Line(source, slope, base, one.capped)
 
 
 def stream_weights(target: Target, split: dict[Family, float]) -> F64:

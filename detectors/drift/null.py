@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detectors.base import F64, Bool, Page
+from detectors.base import F64, I64, Bool, Page
 from detectors.drift.scores import BLOCK, FAMILIES
 from detectors.drift.target import Target
 
@@ -30,11 +30,15 @@ class Null:
     def __init__(self, target: Target, memory: float) -> None:
         rows = target.effective
         self.memory = memory
-        self.m: F64 = np.full(target.sums, rows)
-        self.s1: F64 = rows * target.mean
-        self.s2: F64 = rows * target.second
-        self.k: F64 = target.count * (rows / target.rows)
-        self.b: F64 = np.full(target.counts, rows)
+        self._of_sums = np.stack([np.full(target.sums, rows), rows * target.mean, rows * target.second])
+        self._of_counts = np.stack([target.count * (rows / target.rows), np.full(target.counts, rows)])
+        self.m: F64
+        self.s1: F64
+        self.s2: F64
+        self.k: F64
+        self.b: F64
+        self.m, self.s1, self.s2 = self._of_sums
+        self.k, self.b = self._of_counts
         fault = np.isin(target.family[target.sums :], [FAMILIES.index(f) for f in _FAULTS])
         self._count_memory = np.where(fault, _FAULT_MEMORY * memory, memory)
         self._late: list[tuple[int, F64]] = []
@@ -46,16 +50,17 @@ class Null:
 
     def absorb(self, blocks: int, sums: F64, squares: F64, counts: F64, learning: Bool) -> None:
         """Take the totals of `blocks` blocks into the streams that are `learning` (G + P,); counts wait their turn."""
-        n, g = blocks * BLOCK, len(self.m)
-        of_sums, of_counts = learning[:g], learning[g:]
-        self.m += n * of_sums
-        self.s1 += np.where(of_sums, sums, 0.0)
-        self.s2 += np.where(of_sums, squares, 0.0)
+        g = len(self.m)
+        if learning.all():
+            self._take_sums(blocks * BLOCK, sums, squares)
+        else:
+            own = learning[:g]
+            self._take_sums(blocks * BLOCK * own, np.where(own, sums, 0.0), np.where(own, squares, 0.0))
         self._late.append((blocks, counts))
         while self._late and self._waiting() > min(MAX_LATE_BLOCKS, float(self.b.min(initial=np.inf)) / BLOCK / 8):
             waited, late = self._late.pop(0)
-            self.k += np.where(of_counts, late, 0.0)
-            self.b += waited * BLOCK * of_counts
+            self.k += late if learning.all() else np.where(learning[g:], late, 0.0)
+            self.b += waited * BLOCK * learning[g:]
         self._forget()
 
     def drop_waiting(self) -> None:
@@ -83,16 +88,17 @@ class Null:
     def load(self, page: Page) -> None:
         """Take the arrays of `page`, of the right shapes."""
         for name in FIELDS:
-            setattr(self, name, page[name].astype(np.float64))
+            getattr(self, name)[:] = page[name]
         self._late = [(int(n), c.astype(np.float64)) for n, c in zip(page["waiting"], page["late"], strict=True)]
 
     def _waiting(self) -> int:
         return sum(n for n, _ in self._late)
 
+    def _take_sums(self, events: int | I64, sums: F64, squares: F64) -> None:
+        self.m += events
+        self.s1 += sums
+        self.s2 += squares
+
     def _forget(self) -> None:
-        keep = np.minimum(self.memory / self.m, 1)
-        for sums in (self.m, self.s1, self.s2):
-            sums *= keep
-        keep = np.minimum(self._count_memory / self.b, 1)
-        self.k *= keep
-        self.b *= keep
+        self._of_sums *= np.minimum(self.memory / self.m, 1)
+        self._of_counts *= np.minimum(self._count_memory / self.b, 1)

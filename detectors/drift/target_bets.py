@@ -94,8 +94,8 @@ class TargetBets:
 
     def look(self, sums: F64) -> F64:
         """(blocks, sums) the departures of blocks of sums (blocks, G), in standard errors."""
-        z: F64 = np.clip(self.departure(sums) * np.sqrt(BLOCK), -MAX_Z, MAX_Z)
-        return z
+        z: F64 = self.departure(sums) * np.sqrt(BLOCK)
+        return np.clip(z, -MAX_Z, MAX_Z, out=z)
 
     def joint(self, line: Line, blocks: int, sums: F64, counts: F64) -> F64:
         """Log e (bets,) of `blocks` blocks together, from their total sums (G,) and counts (P,)."""

@@ -19,6 +19,7 @@ from detectors.reference import Reference
 I16 = npt.NDArray[np.int16]
 FILLED = 1_000
 """Added to the bin of a stand-in: what it says of its own column is as good as any, of other columns nothing."""
+_FILLED = np.uint8(Cell.FILLED)
 TOP = 12
 """Categories with a bin of their own."""
 
@@ -91,11 +92,11 @@ class Binning:
         at = 0
         for table in (batch.numeric, batch.outputs_numeric):
             values, status = np.ascontiguousarray(table.values.T), np.ascontiguousarray(table.status.T)
-            for j in range(len(table.names)):
-                out[at] = bin_numbers(values[j], status[j], self.numeric[at].edges)
-                filled = status[j] == Cell.FILLED
-                if filled.any():
-                    out[at, filled] += FILLED
+            odd = [bool(row.any()) or not np.isfinite(own).all() for row, own in zip(status, values, strict=True)]
+            for j, special in enumerate(odd):
+                out[at] = bin_numbers(values[j], status[j] if special else None, self.numeric[at].edges)
+                if special:
+                    out[at, status[j] == _FILLED] += FILLED
                 at += 1
         for categories in (batch.category, batch.outputs_category):
             for j in range(len(categories.names)):

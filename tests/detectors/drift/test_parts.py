@@ -91,7 +91,7 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
-        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:])
+        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:3])
         assert p @ np.exp(k * slope + base) == pytest.approx(1.0, rel=1e-6)
 
 
@@ -106,7 +106,9 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     sums, _, counts = compiled.block_sums(index)
     prices = bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts))
     odds = bets.odds(null, prices)
-    log_e = log_e_values(odds.line, np.hstack([bets.look(odds, sums, counts)[0], counts]))
+    seen = np.hstack([sums, counts])
+    bets.look(odds, sums / BLOCK, counts, seen[:, : compiled.sums], np.empty(seen.shape, np.float32))
+    log_e = log_e_values(odds.line, seen)
     pairs = compiled.sums - compiled.linear
     bet = np.concatenate([np.tile(BETS, compiled.linear), np.tile(PAIR_BETS, pairs)])
     small = np.abs(bet) <= 2.0  # larger bets have a mean that no sample shows
@@ -125,7 +127,7 @@ def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     null.k[:], null.b[:] = 1.0, 60.0
     odds = bets.odds(null, bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
-    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:])
+    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:3])
     assert (slope == 0).all() and (base == 0).all()
 
 
@@ -198,14 +200,13 @@ def test_the_design_effect_starts_at_its_floor_and_learns(compiled: Target) -> N
     rng = np.random.default_rng(4)
     free = np.zeros(len(compiled.scores), np.bool_)
     for _ in range(1_500):
-        noise.learn(rng.standard_normal(len(compiled.scores)), free)
+        noise.learn(rng.standard_normal((1, len(compiled.scores))), free)
     noise.refresh(FLOOR_BLOCKS, loud)
     assert noise.v[0].mean() == pytest.approx(1.0, abs=0.1)
     shared = DesignEffect(compiled, 1.0)
     for _ in range(400):
         burst = rng.standard_normal(len(compiled.scores))
-        for _ in range(4):
-            shared.learn(burst, free)
+        shared.learn(np.tile(burst, (4, 1)), free)
     shared.refresh(FLOOR_BLOCKS, loud)
     assert shared.v[-1].mean() > 2.5
 
