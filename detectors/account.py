@@ -21,7 +21,7 @@ from detectors.base import F64, I64, NO_COLUMN, Alarm, Bets, Bool, Evidence, Lat
 
 ALARM = 1.0
 MAX_CAPITAL = 1e6
-MAX_INJECTION = 0.01
+MAX_INJECTION = 0.002
 """Of the budget, at most this much a block. A model of few events a day would otherwise hoard enough without any
 evidence to reach an alarm; less injection only lowers capital."""
 NAMED = 0.9

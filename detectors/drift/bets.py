@@ -20,6 +20,8 @@ from detectors.drift.target import F32, Target
 from detectors.numeric import log_mgf_excess
 
 STEPS = np.array([0.75, 1.2, 2.0, 3.2, 5.0])
+STEP_SHARES = np.array([0.22, 0.3, 0.24, 0.14, 0.1])
+PAIR_SHARES = np.array([0.2, 0.3, 0.3, 0.2])
 BETS = np.concatenate([STEPS, -STEPS])
 """λ of the bets on scores of one column."""
 _PAIR_STEPS = STEPS[:4]
@@ -30,15 +32,17 @@ FACTORS = np.array([1.7, 3.0, 6.0, 15.0, 0.5])
 FACTOR_LEVEL = np.array([6, 5, 4, 3, 6])
 """A small factor is a slow bet: its design effect is taken at a longer horizon (2^level blocks)."""
 STEP_LEVEL = np.clip(np.ceil(np.log2(28 / STEPS**2)), 0, 6).astype(np.int64)
+SUM_LEAK = 1.0
 LEAK = 0.98
 """Of every capital, per block: a stream of rare counts has E = 1 on quiet days and would hoard its injection."""
 SPLIT: dict[Family, float] = {
-    "loc": 0.30, "cat": 0.10, "rare": 0.10, "missing": 0.10, "pair": 0.11, "scale": 0.09, "new": 0.09, "range": 0.04,
-    "tail": 0.03, "shape": 0.02, "type": 0.02,
+    "loc": 0.42, "cat": 0.10, "rare": 0.07, "missing": 0.12, "pair": 0.08, "scale": 0.06, "new": 0.06, "range": 0.03,
+    "tail": 0.03, "shape": 0.015, "type": 0.015,
 }  # fmt: skip
 """Share of the budget by family; equal over the columns (or pairs) that have it, then over their streams."""
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
+KNOWN_GAPS = 3.0
 MAX_Z = 8.0
 """Of bets, of noise and of onsets; explanations need residuals up to KEPT_Z."""
 KEPT_Z = 1e3
@@ -99,12 +103,13 @@ class ChangeBets:
         self._counts_at = self._linear * width + pairs * pair_width
         self.weight: F64 = np.concatenate(
             [
-                np.repeat(weight[: self._linear] / width, width),
-                np.repeat(weight[self._linear : self._sums] / pair_width, pair_width),
+                np.outer(weight[: self._linear], np.tile(STEP_SHARES, 2) / 2).ravel(),
+                np.outer(weight[self._linear : self._sums], np.tile(PAIR_SHARES, 2) / 2).ravel(),
                 of_counts.ravel(),
             ]
         )
         """(bets,) summing to 1."""
+        self.leak = np.repeat([SUM_LEAK, LEAK], [self._counts_at, of_counts.size])
         self._bets_on_sums = np.concatenate([np.tile(BETS, self._linear), np.tile(PAIR_BETS, pairs)])
         bets_of = np.repeat([width, pair_width, len(FACTORS)], [self._linear, pairs, self._counts])
         self.stream: I64 = np.repeat(np.arange(len(target.scores)), bets_of)
@@ -184,15 +189,18 @@ def joined(one: Line, two: Line) -> Line:
 
 
 def stream_weights(target: Target, split: dict[Family, float]) -> F64:
-    """(G + P,) summing to 1: what `split` gives each family, equal over its columns, then over their streams."""
+    """(G + P,) summing to 1: what `split` gives each family, over its columns, then equal over their streams. Columns
+    have equal parts, but those that lack values even in the target KNOWN_GAPS as much of what is for missing values: a
+    rate that is not 0 needs more evidence to be too high."""
     weight: F64 = np.zeros(len(target.scores))
     place = np.where(target.family == FAMILIES.index("pair"), -1 - np.arange(len(weight)), target.column)
     for family, share in split.items():
         own = target.family == FAMILIES.index(family)
-        places = np.unique(place[own])
-        for one in places.tolist():
-            mine = own & (place == one)
-            weight[mine] = share / len(places) / mine.sum()
+        places, at, streams = np.unique(place[own], return_inverse=True, return_counts=True)
+        part = np.ones(len(places))
+        if family == "missing":
+            part[at[target.share[own] > 0]] = KNOWN_GAPS
+        weight[own] = (share * part / max(part.sum(), 1.0) / streams)[at]
     weight /= weight.sum()
     return weight
 

@@ -33,7 +33,10 @@ _FIRST = 1.2
 """v of one block before anything is measured; from horizon to horizon v − 1 at most doubles, up to _TOP."""
 _TOP = 4.0
 _PRIOR_WINDOWS = 4.0
-_SHRINK_WINDOWS = 20.0
+_SHRINK_WINDOWS, _MOST_SHRINK_WINDOWS = 20.0, 300.0
+_LEAST_STREAMS = 5
+_STANDS_OUT = 2.0
+"""Standard errors."""
 _MARGIN = 0.7
 """Streams of one kind differ: each is shrunk to its pool plus this share of the pool's excess."""
 _COUNT_EXCESS = 0.45
@@ -107,14 +110,14 @@ class DesignEffect:
         """Recompute `v` and `pooled` after `blocks` live blocks. `expected` (P,) counts a block say which P streams
         are frequent enough to tell."""
         telling = np.concatenate([np.ones(self._sums, np.bool_), expected > 0.15])
-        pool = self._pools(telling)
-        to = pool + _MARGIN * np.maximum(pool - 1, 0)
+        pool, worth = self._pools(telling)
+        to = pool + _MARGIN * _SHRINK_WINDOWS / worth * np.maximum(pool - 1, 0)
         lead = pool[:, self._kinds[0][:1]]
         to[:, self._sums :] = np.maximum(to[:, self._sums :], 1 + _COUNT_EXCESS * (lead - 1))
-        v = (self._total + _SHRINK_WINDOWS * to) / (self._windows + _SHRINK_WINDOWS)[:, None]
+        v = (self._total + worth * to) / (self._windows[:, None] + worth)
         left = max(0.0, 1 - (blocks + self.warmed) / FLOOR_BLOCKS) ** 2
         least = 1 + np.outer(FLOOR - 1, self._excess) * self._strictness * left
-        self.v = np.maximum(np.maximum.accumulate(v, axis=0), least)
+        self.v = np.maximum(_ascending(v, self._windows + _PRIOR_WINDOWS), least)
         self.pooled = np.maximum(np.maximum.accumulate(pool, axis=0), least)[-1]
 
     def page(self) -> Page:
@@ -135,15 +138,27 @@ class DesignEffect:
         self.v, self.pooled = page["v"].astype(np.float64), page["pooled"].astype(np.float64)
         self._phase, self.warmed = (int(x) for x in page["phase"])
 
-    def _pools(self, telling: Bool) -> F64:
-        """(horizons, streams): v of the kind of each stream."""
-        pool = np.empty_like(self._total)
+    def _pools(self, telling: Bool) -> tuple[F64, F64]:
+        """(horizons, streams) each: v of the kind of each stream, and how many windows of its own that is worth."""
+        pool, worth = np.empty_like(self._total), np.full_like(self._total, _SHRINK_WINDOWS)
         lead: list[float] = []
         for own in self._kinds:
             of_kind = self._pool(len(own), own[telling[own]], lead)
             lead = lead or of_kind
             pool[:, own] = np.array(of_kind)[:, None]
-        return pool
+        for own in self._kinds:
+            if (known := own[telling[own]]).size >= _LEAST_STREAMS:
+                self._shrink_more(known, pool, worth)
+        return pool, worth
+
+    def _shrink_more(self, telling: I64, pool: F64, worth: F64) -> None:
+        """Streams of a kind that differ no more than chance lets them are shrunk more; one that stands out is not."""
+        windows = np.maximum(self._windows, 1.0)[:, None]
+        beyond = self._total[:, telling] / windows / pool[:, telling] - 1
+        chance = 2 / windows
+        spread = np.maximum((beyond**2).mean(axis=1, keepdims=True) - chance, 1e-6)
+        more = np.clip(2 / spread, _SHRINK_WINDOWS, _MOST_SHRINK_WINDOWS)
+        worth[:, telling] = np.where(beyond < _STANDS_OUT * np.sqrt(chance), more, _SHRINK_WINDOWS)
 
     def _pool(self, streams: int, telling: I64, lead: Sequence[float]) -> list[float]:
         """v of one kind at each horizon, from its `telling` streams; `lead` is that of the first kind."""
@@ -165,3 +180,18 @@ class DesignEffect:
                 mean = trimmed[level] / windows / kept / correction
                 pool.append((windows * mean + _PRIOR_WINDOWS * prior) / (windows + _PRIOR_WINDOWS))
         return pool
+
+
+def _ascending(v: F64, weight: F64) -> F64:
+    """(horizons, streams): the closest to `v` that ascends with the horizon, by least squares with `weight`
+    (horizons,). A running maximum would be biased by the noise of each."""
+    levels = len(v)
+    total, weights = np.cumsum(v * weight[:, None], axis=0), np.cumsum(weight)
+    made = np.full_like(v, -np.inf)
+    for first in range(levels):
+        before = total[first - 1] if first else 0.0
+        known = weights[first - 1] if first else 0.0
+        mean = (total[first:] - before) / (weights[first:] - known)[:, None]
+        least = np.minimum.accumulate(mean[::-1], axis=0)[::-1]
+        made[first:] = np.maximum(made[first:], least)
+    return made

@@ -22,7 +22,7 @@ from detectors.numeric import as_counts
 
 GROUP = 4
 """Blocks that share one null."""
-GROUPS = 13
+GROUPS = 14
 """An onset lies at most 43 blocks back, and the null is wanted from two blocks before it."""
 _CAPACITY = GROUP * GROUPS
 _BLOCK_FIELDS = ("residual", "share", "raw_n", "raw_sum", "raw_square", "times", "bins")

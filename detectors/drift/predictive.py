@@ -32,7 +32,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.bets import LEAK, ChangeBets, Line, Odds, Prices, joined, log_e_values
+from detectors.drift.bets import ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Totals, no_totals
 from detectors.drift.calendar import allowance, learnt
 from detectors.drift.departure import LEAST_BLOCKS, Departure
@@ -127,7 +127,7 @@ class PredictiveDrift(Detector):
 
     def bets(self) -> Bets:
         change, gap = self._bets, self._target_bets
-        leak = np.repeat([LEAK, TARGET_LEAK], [len(change.weight), len(gap.weight)])
+        leak = np.concatenate([change.leak, np.full(len(gap.weight), TARGET_LEAK)])
         weight = np.concatenate([(1 - SHARE) * change.weight, SHARE * gap.weight])
         return Bets(np.concatenate([change.stream, gap.stream]), weight / weight.sum(), leak)
 
@@ -141,13 +141,14 @@ class PredictiveDrift(Detector):
         while self._done < len(blocks):
             if self._block % GROUP == 0:
                 self._open_group()
-            self._end = min(self._done + GROUP - self._block % GROUP, len(blocks))
+            step = self._step()
+            self._end = min(self._done + step - self._block % step, len(blocks))
             yield self._judge(self._seen, batch.start)
             self._settle(self._end - self._done)
-            if self._block % GROUP == 0:
+            if self._block % self._step() == 0:
                 if any(not f.follower for f in self._faults):
                     yield self._recovery(int(blocks.row[self._done - 1]), batch.start)
-                self._close_group()
+                self._close_group(self._seen)
         self._keep()
         self._seen = None
 
@@ -208,10 +209,14 @@ class PredictiveDrift(Detector):
             step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH
             self._next_refresh = self._block + step
             self._departure.settle(known and self._block >= LEAST_BLOCKS)
-            self._prices = None
+            self._prices = self._odds = None
             self._noise_changed = True
-        self._history.open_group(self._block, self._null)
-        self._odds = None
+        for ahead in range(0, self._step() - self._block % self._step(), GROUP):
+            self._history.open_group(self._block + ahead, self._null)
+
+    def _step(self) -> int:
+        """Blocks that share one null: twice as many when it changes little by a group and nothing waits for one."""
+        return 2 * GROUP if self._block > 2 * FLOOR_BLOCKS and not self._faults else GROUP
 
     def _doubt_order(self) -> None:
         """Forget what the order of the reference taught where live traffic turns out to be far denser: rows drawn
@@ -256,13 +261,13 @@ class PredictiveDrift(Detector):
         if self._seen is not None:
             self._seen.keep(self._history, self._done, self._block)
 
-    def _close_group(self) -> None:
+    def _close_group(self, seen: Seen) -> None:
         """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
         totals, self._totals = self._totals, no_totals(self._target)
         fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
         self._since.add(totals)
         if self._block % _COMPARED_AT_ONCE == 0 and self._since.blocks:
-            self._compare(self._since, fresh)
+            self._compare(seen, self._since, fresh)
             self._since = no_totals(self._target)
         if totals.blocks and not fresh:
             self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
@@ -270,7 +275,7 @@ class PredictiveDrift(Detector):
         first, old = self._history.first, self._oldest_young()
         if old > first and (self._block % _LEARNT_AT_ONCE == 0 or self._block < _REFRESH):
             if not fresh:
-                if self._seen is not None and self._seen.waiting(self._done) > self._block - old:
+                if seen.waiting(self._done) > self._block - old:
                     self._keep()
                 self._noise.learn(self._history.residuals(first, old), self._latched)
                 self._noise_changed = True
@@ -281,18 +286,10 @@ class PredictiveDrift(Detector):
         whole = self._block // GROUP * GROUP
         return whole - min(LAG, max(8, whole // 4))
 
-    def _last(self, blocks: int) -> tuple[float, F64]:
-        """When the last `blocks` blocks began, and the sum of their residuals."""
-        if self._seen is not None and self._done >= blocks:
-            return float(self._seen.blocks.opened[self._done - blocks]), self._seen.last_residuals(self._done, blocks)
-        self._keep()
-        first = self._block - blocks
-        return self._history.times(first)[0], np.add.reduce(self._history.residuals(first, self._block))
-
-    def _compare(self, totals: Totals, fresh: bool) -> None:
+    def _compare(self, seen: Seen, totals: Totals, fresh: bool) -> None:
         """Hold some groups against null and target: since when they depart, and by how much they usually do."""
         bets, n = self._target_bets, totals.blocks
-        opened, residual = self._last(n)
+        opened, residual = seen.last(n, self._history, self._done, self._block)
         self._runs.follow(residual, n, opened)
         self._departure.follow(bets.joint(self._priced()[1], n, totals.sums, totals.counts), opened)
         if not fresh:

@@ -40,6 +40,16 @@ class Seen:
         """Blocks before `upto` that are not in the history yet."""
         return upto - self._kept
 
+    def last(self, blocks: int, history: History, upto: int, number: int) -> tuple[float, F64]:
+        """When the `blocks` blocks before `upto` began, and the sum (streams,) of their residuals."""
+        total: F64
+        if upto >= blocks:
+            total = np.add.reduce(clipped(self.residual[upto - blocks : upto]))
+            return float(self.blocks.opened[upto - blocks]), total
+        self.keep(history, upto, number)
+        total = np.add.reduce(history.residuals(number - blocks, number))
+        return history.times(number - blocks)[0], total
+
     def keep(self, history: History, upto: int, number: int) -> None:
         """Put blocks up to `upto` (exclusive), the next of which has `number`, into the history, unless they are
         there."""
@@ -47,8 +57,3 @@ class Seen:
             part = self.blocks.part(self._kept, upto)
             history.add(number - (upto - self._kept), part, self.residual[self._kept : upto])
             self._kept = upto
-
-    def last_residuals(self, upto: int, blocks: int) -> F64:
-        """(streams,) sum of those of the `blocks` blocks before `upto`, clipped as bets are."""
-        total: F64 = np.add.reduce(clipped(self.residual[upto - blocks : upto]))
-        return total
