@@ -20,29 +20,31 @@ from detectors.drift.target import F32, Target
 from detectors.numeric import log_mgf_excess
 
 STEPS = np.array([0.75, 1.2, 2.0, 3.2, 5.0])
-STEP_SHARES = np.array([0.22, 0.3, 0.24, 0.14, 0.1])
-PAIR_SHARES = np.array([0.2, 0.3, 0.3, 0.2])
+STEP_SHARES = np.array([0.25, 0.34, 0.23, 0.11, 0.07])
+"""Of a stream's budget: small changes give least evidence an event, and gain most by what they are given."""
 BETS = np.concatenate([STEPS, -STEPS])
 """λ of the bets on scores of one column."""
 _PAIR_STEPS = STEPS[:4]
 PAIR_BETS = np.concatenate([_PAIR_STEPS, -_PAIR_STEPS])
 """λ of the bets on pairs: products have tails too heavy for a larger one."""
+PAIR_SHARES = np.array([0.2, 0.3, 0.3, 0.2])
 FACTORS = np.array([1.7, 3.0, 6.0, 15.0, 0.5])
 """ρ of the bets on counts."""
 FACTOR_LEVEL = np.array([6, 5, 4, 3, 6])
 """A small factor is a slow bet: its design effect is taken at a longer horizon (2^level blocks)."""
 STEP_LEVEL = np.clip(np.ceil(np.log2(28 / STEPS**2)), 0, 6).astype(np.int64)
-SUM_LEAK = 1.0
-LEAK = 0.98
-"""Of every capital, per block: a stream of rare counts has E = 1 on quiet days and would hoard its injection."""
+SUM_LEAK, LEAK = 1.0, 0.98
+"""Of the capital of bets on sums and of all others, per block: a stream of rare counts has E = 1 on quiet days and
+would hoard its injection; a sum pays for every block."""
 SPLIT: dict[Family, float] = {
-    "loc": 0.42, "cat": 0.10, "rare": 0.07, "missing": 0.12, "pair": 0.08, "scale": 0.06, "new": 0.06, "range": 0.03,
-    "tail": 0.03, "shape": 0.015, "type": 0.015,
+    "loc": 0.47, "cat": 0.09, "rare": 0.06, "missing": 0.13, "pair": 0.07, "scale": 0.05, "new": 0.055, "range": 0.025,
+    "tail": 0.02, "shape": 0.015, "type": 0.015,
 }  # fmt: skip
 """Share of the budget by family; equal over the columns (or pairs) that have it, then over their streams."""
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
-KNOWN_GAPS = 3.0
+KNOWN_GAPS = 4.0
+"""Of what is for missing values, columns that lack some in the target get so many times as much."""
 MAX_Z = 8.0
 """Of bets, of noise and of onsets; explanations need residuals up to KEPT_Z."""
 KEPT_Z = 1e3

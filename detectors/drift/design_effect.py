@@ -35,7 +35,7 @@ _TOP = 4.0
 _PRIOR_WINDOWS = 4.0
 _SHRINK_WINDOWS, _MOST_SHRINK_WINDOWS = 20.0, 300.0
 _LEAST_STREAMS = 5
-_STANDS_OUT = 2.0
+_STANDS_OUT = 2.5
 """Standard errors."""
 _MARGIN = 0.7
 """Streams of one kind differ: each is shrunk to its pool plus this share of the pool's excess."""
@@ -52,6 +52,8 @@ class DesignEffect:
         self._sums, self._strictness = target.sums, floor
         self._excess = np.array([EXCESS[FAMILIES[i]] for i in target.family.tolist()])
         self._kinds: list[I64] = [np.flatnonzero(target.family == i) for i in np.unique(target.family).tolist()]
+        self._kind_of = np.unique(target.family, return_inverse=True)[1]
+        self._is_kind = (self._kind_of[:, None] == np.arange(len(self._kinds))).astype(np.float64)
         self._total: F64 = np.zeros((levels, streams))
         self._part: F64 = np.zeros((levels, streams))
         self._windows: F64 = np.zeros(levels)
@@ -140,25 +142,25 @@ class DesignEffect:
 
     def _pools(self, telling: Bool) -> tuple[F64, F64]:
         """(horizons, streams) each: v of the kind of each stream, and how many windows of its own that is worth."""
-        pool, worth = np.empty_like(self._total), np.full_like(self._total, _SHRINK_WINDOWS)
+        pool = np.empty_like(self._total)
         lead: list[float] = []
         for own in self._kinds:
             of_kind = self._pool(len(own), own[telling[own]], lead)
             lead = lead or of_kind
             pool[:, own] = np.array(of_kind)[:, None]
-        for own in self._kinds:
-            if (known := own[telling[own]]).size >= _LEAST_STREAMS:
-                self._shrink_more(known, pool, worth)
-        return pool, worth
+        return pool, self._worth(telling, pool)
 
-    def _shrink_more(self, telling: I64, pool: F64, worth: F64) -> None:
-        """Streams of a kind that differ no more than chance lets them are shrunk more; one that stands out is not."""
-        windows = np.maximum(self._windows, 1.0)[:, None]
-        beyond = self._total[:, telling] / windows / pool[:, telling] - 1
-        chance = 2 / windows
-        spread = np.maximum((beyond**2).mean(axis=1, keepdims=True) - chance, 1e-6)
-        more = np.clip(2 / spread, _SHRINK_WINDOWS, _MOST_SHRINK_WINDOWS)
-        worth[:, telling] = np.where(beyond < _STANDS_OUT * np.sqrt(chance), more, _SHRINK_WINDOWS)
+    def _worth(self, telling: Bool, pool: F64) -> F64:
+        """(horizons, streams): streams of a kind that differ no more than chance lets them are shrunk more; one that
+        stands out is not, and none of a kind of which few can tell."""
+        chance = 2 / np.maximum(self._windows, 1.0)[:, None]
+        beyond = self._total / np.maximum(self._windows, 1.0)[:, None] / pool - 1
+        told = self._is_kind[telling].sum(axis=0)
+        spread = (beyond * beyond)[:, telling] @ self._is_kind[telling] / np.maximum(told, 1.0)
+        more = np.clip(2 / np.maximum(spread - chance, 1e-6), _SHRINK_WINDOWS, _MOST_SHRINK_WINDOWS)
+        more[:, told < _LEAST_STREAMS] = _SHRINK_WINDOWS
+        alike = telling & (beyond < _STANDS_OUT * np.sqrt(chance))
+        return np.where(alike, more[:, self._kind_of], _SHRINK_WINDOWS)
 
     def _pool(self, streams: int, telling: I64, lead: Sequence[float]) -> list[float]:
         """v of one kind at each horizon, from its `telling` streams; `lead` is that of the first kind."""

@@ -56,7 +56,7 @@ from detectors.performance.expected_accuracy import expected_accuracy
 
 _LEARNT_AT_ONCE = 8
 _COMPARED_AT_ONCE = 16
-_REFRESH, _LATE_REFRESH = 16, 64
+_REFRESH, _LATE_REFRESH, _MUCH_KNOWN = 16, 64, 1_280
 _RECOVERY_LEVEL = 3
 _DENSER = 3.0
 """Live traffic so many times as dense as the reference is not what the reference's order shows."""
@@ -206,7 +206,8 @@ class PredictiveDrift(Detector):
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
-            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH
+            late = _LATE_REFRESH if self._block < _MUCH_KNOWN else 2 * _LATE_REFRESH
+            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else late
             self._next_refresh = self._block + step
             self._departure.settle(known and self._block >= LEAST_BLOCKS)
             self._prices = self._odds = None

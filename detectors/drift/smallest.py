@@ -128,9 +128,9 @@ def _played(stakes: Stakes, shift: float, points: float) -> F64:
     for group in range(int(_HORIZON * stakes.memory / BLOCK / _GROUP)):
         compiled = bets.odds(null, prices)
         bets.look(compiled, sums / BLOCK, counts, seen[:, :g], residual)
-        e = LEAK * np.exp(log_e_values(compiled.line, seen)[0])
+        e = bets.leak * np.exp(log_e_values(compiled.line, seen)[0])
         if not group:  # before the change bets lose, and hold what a few blocks have paid
-            quiet = LEAK * np.exp(np.minimum(compiled.line.base, 0.0))
+            quiet = bets.leak * np.exp(np.minimum(compiled.line.base, 0.0))
             capital = paid * quiet / np.maximum(1 - quiet, 1 - LEAK)
         for block in range(1, _GROUP + 1):
             capital = np.minimum((capital + paid) * e, 1e6)

@@ -18,7 +18,7 @@ from detectors.drift.scores import BLOCK, FAMILIES, Family
 from detectors.drift.target import GAP, Target
 from detectors.numeric import log_mgf_excess
 
-SHARE = 0.2
+SHARE = 0.15
 """Of the detector's budget."""
 STEPS = np.array([0.3, 0.6, 1.2])
 BETS = np.concatenate([STEPS, -STEPS])

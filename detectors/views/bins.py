@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Batch, Category, Cell, Context, Numeric, Views, view
-from detectors.numeric import EXTRA_BINS, bin_numbers, quantile_edges, valid
+from detectors.numeric import EXTRA_BINS, Finder, bin_numbers, quantile_edges, valid
 from detectors.reference import Reference
 
 I16 = npt.NDArray[np.int16]
@@ -33,6 +33,10 @@ class NumericColumn:
     edges: npt.NDArray[np.float64]
     threshold: int = 0
     """The first bin from the decision threshold on; 0 where none lies within the reference's range."""
+    finder: Finder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finder", Finder(self.edges))
 
     @property
     def bins(self) -> int:
@@ -92,10 +96,10 @@ class Binning:
         at = 0
         for table in (batch.numeric, batch.outputs_numeric):
             values, status = np.ascontiguousarray(table.values.T), np.ascontiguousarray(table.status.T)
-            odd = [bool(row.any()) or not np.isfinite(own).all() for row, own in zip(status, values, strict=True)]
-            for j, special in enumerate(odd):
-                out[at] = bin_numbers(values[j], status[j] if special else None, self.numeric[at].edges)
-                if special:
+            for j in range(len(table.names)):
+                column = self.numeric[at]
+                out[at] = bin_numbers(values[j], status[j], column.edges, column.finder)
+                if status[j].any():
                     out[at, status[j] == _FILLED] += FILLED
                 at += 1
         for categories in (batch.category, batch.outputs_category):
