@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.base import F64, I64
+from detectors.base import F64, I64, Bool
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.null import Null
 from detectors.drift.scores import BLOCK, FAMILIES, Family
@@ -34,8 +34,8 @@ FACTOR_LEVEL = np.array([6, 5, 4, 3, 6])
 """A small factor is a slow bet: its design effect is taken at a longer horizon (2^level blocks)."""
 STEP_LEVEL = np.clip(np.ceil(np.log2(28 / STEPS**2)), 0, 6).astype(np.int64)
 SUM_LEAK, LEAK = 1.0, 0.98
-"""Of the capital of bets on sums and of all others, per block: a stream of rare counts has E = 1 on quiet days and
-would hoard its injection; a sum pays for every block."""
+"""Of the capital of bets on sums and on known gaps, and of all others, per block: a stream of rare counts has E = 1 on
+quiet days and would hoard its injection; a sum pays for every block."""
 SPLIT: dict[Family, float] = {
     "loc": 0.47, "cat": 0.09, "rare": 0.06, "missing": 0.13, "pair": 0.07, "scale": 0.05, "new": 0.055, "range": 0.025,
     "tail": 0.02, "shape": 0.015, "type": 0.015,
@@ -43,6 +43,8 @@ SPLIT: dict[Family, float] = {
 """Share of the budget by family; equal over the columns (or pairs) that have it, then over their streams."""
 _SLOW_FACTORS = np.array([0.25, 0.35, 0.2, 0.05, 0.15])
 _FAST_FACTORS = np.array([0.1, 0.25, 0.35, 0.3, 0.0])
+_GAP_FACTORS = np.array([0.1, 0.3, 0.42, 0.18, 0.0])
+_KNOWN_SHARE = 0.002
 KNOWN_GAPS = 4.0
 """Of what is for missing values, columns that lack some in the target get so many times as much."""
 MAX_Z = 8.0
@@ -111,7 +113,8 @@ class ChangeBets:
             ]
         )
         """(bets,) summing to 1."""
-        self.leak = np.repeat([SUM_LEAK, LEAK], [self._counts_at, of_counts.size])
+        of_counts_leak = np.where(known_gaps(target)[self._sums :], SUM_LEAK, LEAK)
+        self.leak = np.concatenate([np.full(self._counts_at, SUM_LEAK), np.repeat(of_counts_leak, len(FACTORS))])
         self._bets_on_sums = np.concatenate([np.tile(BETS, self._linear), np.tile(PAIR_BETS, pairs)])
         bets_of = np.repeat([width, pair_width, len(FACTORS)], [self._linear, pairs, self._counts])
         self.stream: I64 = np.repeat(np.arange(len(target.scores)), bets_of)
@@ -201,10 +204,16 @@ def stream_weights(target: Target, split: dict[Family, float]) -> F64:
         places, at, streams = np.unique(place[own], return_inverse=True, return_counts=True)
         part = np.ones(len(places))
         if family == "missing":
-            part[at[target.share[own] > 0]] = KNOWN_GAPS
+            part[at[known_gaps(target)[own]]] = KNOWN_GAPS
         weight[own] = (share * part / max(part.sum(), 1.0) / streams)[at]
     weight /= weight.sum()
     return weight
+
+
+def known_gaps(target: Target) -> Bool:
+    """(G + P,) streams of missing values of columns that lack some even in the target."""
+    made: Bool = (target.family == FAMILIES.index("missing")) & (target.share >= _KNOWN_SHARE)
+    return made
 
 
 def smoothed(share: F64, rows: int) -> F64:
@@ -217,4 +226,6 @@ def smoothed(share: F64, rows: int) -> F64:
 def _factor_shares(target: Target) -> F64:
     """(P, factors) how a stream's weight is split over its factors."""
     slow = np.isin(target.family[target.sums :], [FAMILIES.index("tail"), FAMILIES.index("rare")])
-    return np.where(slow[:, None], _SLOW_FACTORS, _FAST_FACTORS)
+    shares = np.where(slow[:, None], _SLOW_FACTORS, _FAST_FACTORS)
+    shares[known_gaps(target)[target.sums :]] = _GAP_FACTORS
+    return shares

@@ -119,7 +119,7 @@ class DesignEffect:
         v = (self._total + worth * to) / (self._windows[:, None] + worth)
         left = max(0.0, 1 - (blocks + self.warmed) / FLOOR_BLOCKS) ** 2
         least = 1 + np.outer(FLOOR - 1, self._excess) * self._strictness * left
-        self.v = np.maximum(_ascending(v, self._windows + _PRIOR_WINDOWS), least)
+        self.v = np.maximum(ascending(v, self._windows + _PRIOR_WINDOWS), least)
         self.pooled = np.maximum(np.maximum.accumulate(pool, axis=0), least)[-1]
 
     def page(self) -> Page:
@@ -184,7 +184,7 @@ class DesignEffect:
         return pool
 
 
-def _ascending(v: F64, weight: F64) -> F64:
+def ascending(v: F64, weight: F64) -> F64:
     """(horizons, streams): the closest to `v` that ascends with the horizon, by least squares with `weight`
     (horizons,). A running maximum would be biased by the noise of each."""
     levels = len(v)
