@@ -21,9 +21,10 @@ from detectors.base import F64, I64, NO_COLUMN, Alarm, Bets, Bool, Evidence, Lat
 
 ALARM = 1.0
 MAX_CAPITAL = 1e6
-MAX_INJECTION = 0.002
+MAX_INJECTION = 0.001
 """Of the budget, at most this much a block. A model of few events a day would otherwise hoard enough without any
-evidence to reach an alarm; less injection only lowers capital."""
+evidence to reach an alarm, and would spend all of its budget on noise within a few thousand events; less injection
+only lowers capital."""
 NAMED = 0.9
 """The smallest set of streams that carries this share of the capital is named."""
 RECOVERED = math.log(20) + 2

@@ -12,7 +12,7 @@ from detectors.drift.target import Target
 
 MAX_LATE_BLOCKS = 20
 """Counts are absorbed this late: a rate of 1 % doubles in its own memory before 300 events have shown 6 %."""
-LATE_SUMS = 0.1
+LATE_SUMS = 1 / 16
 """Sums wait for so many blocks of those that the null holds. A mean that forgets errs less than its memory says; what
 that leaves pays for the lag (docs/statistics.md)."""
 MIN_VARIANCE = 1e-4

@@ -1,9 +1,10 @@
 """Detector `predictive_drift`: every watched column against target and live traffic so far, in blocks of 25 events.
 
-Four blocks share one null; it takes them in when the four are complete, so results depend on event numbers only, not
-on how events were cut into batches. After an alarm the null of the latched streams goes back to before the onset and
-nothing is learnt while the incident is fresh. A second family of bets holds the same blocks against the target alone:
-it finds what the first one forgets, slow drift and gaps between the target and live traffic.
+Four blocks share one null, later eight while nothing is wrong; it takes them in when all are complete, so results
+depend on event numbers only, not on how events were cut into batches. After an alarm the null of the latched streams
+goes back to before the onset and nothing is learnt while the incident is fresh. A second family of bets holds the same
+blocks against the target alone: it finds what the first one forgets, slow drift and gaps between the target and live
+traffic.
 """
 
 from __future__ import annotations
