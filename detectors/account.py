@@ -21,9 +21,10 @@ from detectors.base import F64, I64, NO_COLUMN, Alarm, Bets, Bool, Evidence, Lat
 
 ALARM = 1.0
 MAX_CAPITAL = 1e6
-MAX_INJECTION = 0.01
+MAX_INJECTION = 0.001
 """Of the budget, at most this much a block. A model of few events a day would otherwise hoard enough without any
-evidence to reach an alarm; less injection only lowers capital."""
+evidence to reach an alarm, and would spend all of its budget on noise within a few thousand events; less injection
+only lowers capital."""
 NAMED = 0.9
 """The smallest set of streams that carries this share of the capital is named."""
 RECOVERED = math.log(20) + 2
@@ -40,11 +41,13 @@ class _Member:
     capital: F64
     latched: Bool
     inject: F64
-    leaks: F64
+    leaks: list[float]
     leak_of: I64
-    idle_inject: F64
-    idle: F64
+    idle_inject: list[float]
+    idle: list[float]
     """Capital that the same injections would be worth without any evidence (all E = 1)."""
+    weight: float = 0.0
+    """Sum of `inject`."""
     total: float = 0.0
 
 
@@ -102,10 +105,10 @@ class SumAccount:
             raise ValueError(f"{detector} is registered already")
         _check_bets(detector, len(streams), bets)
         leaks, leak_of = np.unique(bets.leak, return_inverse=True)
-        size, none = len(bets.weight), np.zeros(len(leaks))
+        size, none = len(bets.weight), [0.0] * len(leaks)
         self._members[detector] = _Member(
             tuple(streams), bets, share, np.zeros(size), np.zeros(len(streams), np.bool_), np.zeros(size),
-            leaks, np.asarray(leak_of, np.int64), none, none.copy(),
+            leaks.tolist(), np.asarray(leak_of, np.int64), none, none,
         )  # fmt: skip
         self._outputs |= frozenset(outputs)
         for member in self._members.values():
@@ -118,13 +121,14 @@ class SumAccount:
         """
         member = self._members[evidence.detector]
         columns = len(evidence.leading) if evidence.role == "recovery" else len(member.bets.weight)
-        if evidence.log_e.shape != (len(evidence.elapsed), columns) or np.isnan(evidence.log_e).any():
+        largest = float(evidence.log_e.max(initial=-math.inf))
+        if evidence.log_e.shape != (len(evidence.elapsed), columns) or math.isnan(largest):
             wrong = f"{evidence.log_e.shape}, of which {int(np.isnan(evidence.log_e).sum())} are not"
             wanted = f"{len(evidence.elapsed)} × {columns} numbers"
             raise ValueError(f"evidence of {evidence.detector} ({evidence.role}) is not {wanted}: {wrong}")
         if evidence.role == "recovery":
             return self._recover(evidence)
-        return self._alarm(evidence, member)
+        return self._alarm(evidence, member, largest)
 
     def release(self, key: str) -> Verdict:
         """Open a latch by hand (acknowledged, new reference), with those of the same alarm. Every detector of the
@@ -140,7 +144,7 @@ class SumAccount:
         for detector in sorted(self._changed):
             member = self._members[detector]
             pages[f"capital.{detector}"] = {
-                "capital": member.capital.copy(), "idle": member.idle.copy(), "total": np.array([member.total])
+                "capital": member.capital.copy(), "idle": np.array(member.idle), "total": np.array([member.total])
             }  # fmt: skip
         if self._changed or self._touched:
             held = json.dumps([asdict(h) for h in self._held]).encode()
@@ -160,14 +164,14 @@ class SumAccount:
             member = self._members.get(detector)
             if member is None:
                 raise StateError(f"stored capital belongs to {detector}, which does not run")
-            if page["capital"].shape != member.capital.shape or page["idle"].shape != member.idle.shape:
+            if page["capital"].shape != member.capital.shape or page["idle"].shape != (len(member.idle),):
                 raise StateError(
                     f"stored capital of {detector} is of {len(page['capital'])} bets, not {len(member.capital)}"
                 )
         held = _held_from(pages["totals"], self._members) if "totals" in pages else []
         for detector, page in found.items():
             member = self._members[detector]
-            member.capital, member.idle = page["capital"].astype(np.float64), page["idle"].astype(np.float64)
+            member.capital, member.idle = page["capital"].astype(np.float64), page["idle"].tolist()
             member.total = float(page["total"][0])
         if "totals" in pages:
             self.alarms, self.injected = int(pages["totals"]["alarms"][0]), float(pages["totals"]["injected"][0])
@@ -181,16 +185,15 @@ class SumAccount:
 
     # --- alarms ----------------------------------------------------------------------------------------------------
 
-    def _alarm(self, evidence: Evidence, member: _Member) -> Verdict:
+    def _alarm(self, evidence: Evidence, member: _Member, largest: float) -> Verdict:
         others = sum(m.total for m in self._members.values() if m is not member)
         self._changed.add(evidence.detector)
-        weight = float(member.inject.sum())
-        growth = np.minimum(evidence.log_e, 700.0)
-        np.exp(growth, out=growth)
-        for i in range(len(evidence.elapsed)):
-            earned = min(max(float(evidence.elapsed[i]), 0.0) * self.rate, MAX_INJECTION)
+        growth = np.exp(np.minimum(evidence.log_e, 700.0) if largest > 700 else evidence.log_e)
+        growth *= member.bets.leak
+        for i, elapsed in enumerate(evidence.elapsed.tolist()):
+            earned = min(max(elapsed, 0.0) * self.rate, MAX_INJECTION)
             _grow(member, growth[i], earned)
-            self.injected += weight * earned
+            self.injected += member.weight * earned
             if others + member.total >= ALARM:
                 return self._raise(evidence, i)
         return Verdict(evidence.detector, len(evidence.elapsed))
@@ -211,7 +214,7 @@ class SumAccount:
             if carried >= NAMED * capital:
                 break
         leader, leading = named[0]
-        idle = sum(float(m.idle.sum()) for m in self._members.values())
+        idle = sum(sum(m.idle) for m in self._members.values())
         alarm = Alarm(
             detector=leader,
             streams=tuple(j for d, j in named if d == leader),
@@ -226,7 +229,7 @@ class SumAccount:
         latched = self._latch(named, carriers)
         for detector, member in self._members.items():
             member.capital[:] = 0.0
-            member.idle[:] = 0.0
+            member.idle = [0.0] * len(member.leaks)
             member.total = 0.0
             self._split(member)
             self._changed.add(detector)
@@ -260,7 +263,8 @@ class SumAccount:
         """What each bet gets of an injection. The part of latched streams is not given to others."""
         share = member.share / sum(m.share for m in self._members.values())
         member.inject = np.where(member.latched[member.bets.stream], 0.0, share * member.bets.weight)
-        member.idle_inject = np.bincount(member.leak_of, member.inject, len(member.leaks)).astype(np.float64)
+        member.idle_inject = np.bincount(member.leak_of, member.inject, len(member.leaks)).tolist()
+        member.weight = float(member.inject.sum())
 
     # --- recoveries ------------------------------------------------------------------------------------------------
 
@@ -292,14 +296,16 @@ class SumAccount:
 
 
 def _grow(member: _Member, e: F64, earned: float) -> None:
-    """One block: inject, multiply by the e-value, leak, cap."""
+    """One block: inject, multiply by the leaking e-value `e`, cap."""
     capital = member.capital
     capital += member.inject * earned
     capital *= e
-    capital *= member.bets.leak
-    np.minimum(capital, MAX_CAPITAL, out=capital)
-    member.total = float(capital.sum())
-    member.idle = (member.idle + member.idle_inject * earned) * member.leaks
+    member.total = float(np.add.reduce(capital))
+    if member.total > MAX_CAPITAL:
+        np.minimum(capital, MAX_CAPITAL, out=capital)
+        member.total = float(np.add.reduce(capital))
+    paid = zip(member.idle, member.idle_inject, member.leaks, strict=True)
+    member.idle = [(idle + inject * earned) * leak for idle, inject, leak in paid]
 
 
 def _strongest_bet(member: _Member, stream: int) -> int:

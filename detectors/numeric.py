@@ -25,12 +25,17 @@ _SQUARE_STEP = 2.0**-10
 _FACTOR_STEP = 2.0**-7
 _MAX_SCORE = 5.0
 _ABSURD_RANGES, _ABSURD_SIZES = 1e4, 1e6
+_CELLS, _MOST_STEPS = 2_048, 2
 _NORMAL = NormalDist()
+_VALID, _NULL, _ABSENT, _NOT_FINITE, _MISTYPED, _FILLED = (
+    np.uint8(cell) for cell in (Cell.VALID, Cell.NULL, Cell.ABSENT, Cell.NOT_FINITE, Cell.MISTYPED, Cell.FILLED)
+)
+"""An enumeration compares with an array ten times as slowly."""
 
 
 def valid(values: F64, status: U8) -> Bool:
     """(n, d): cells that hold a finite number. Non-finite values are no numbers whatever their status says."""
-    ok: Bool = ((status == Cell.VALID) | (status == Cell.FILLED)) & np.isfinite(values)
+    ok: Bool = ((status == _VALID) | (status == _FILLED)) & np.isfinite(values)
     return ok
 
 
@@ -82,16 +87,57 @@ def quantile_edges(values: F64, bins: int) -> F64:
     return np.concatenate([[start], edges]) if own else np.concatenate([[start], edges[1:]])
 
 
-def bin_numbers(values: F64, status: U8, edges: F64) -> I64:
-    """Bin of every value of one column (n,): below, inner, above, missing (null or absent), not a number."""
-    bins: I64 = np.searchsorted(edges, values, side="left")
-    if status.any() or not np.isfinite(values).all():
-        bins[(status == Cell.NULL) | (status == Cell.ABSENT)] = len(edges) + 1
-        wrong = (
-            (status == Cell.NOT_FINITE) | (status == Cell.MISTYPED) | ((status == Cell.VALID) & ~np.isfinite(values))
-        )
+def bin_numbers(values: F64, status: U8, edges: F64, finder: Finder | None = None) -> I64:
+    """Bin of every value of one column (n,): below, inner, above, missing (null or absent), not a number. A `finder`
+    of the same edges is quicker."""
+    finite = bool(np.isfinite(values).all())
+    bins: I64 = edges.searchsorted(values, side="left") if finder is None or not finite else finder.bins(values)
+    if status.any() or not finite:
+        bins[(status == _NULL) | (status == _ABSENT)] = len(edges) + 1
+        wrong = (status == _NOT_FINITE) | (status == _MISTYPED) | ((status == _VALID) & ~np.isfinite(values))
         bins[wrong] = len(edges) + 2
     return bins
+
+
+class Finder:
+    """Finds the bin of many finite numbers as `searchsorted` (left) does, some twice as fast: a table over even cells
+    of the range tells how many edges lie below a cell, and the few edges within it are compared one after another."""
+
+    def __init__(self, edges: F64) -> None:
+        self._edges = np.append(edges, np.inf)
+        self._low, self._high = float(edges[0]), float(edges[-1])
+        self._steps = 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            width = self._high - self._low
+        if not 1e-300 < width < 1e300:
+            return
+        self._scale = _CELLS / width
+        cell = self._cell(edges)
+        steps = int(np.bincount(cell).max())
+        if steps <= _MOST_STEPS:
+            self._steps = steps
+            self._below: I64 = np.searchsorted(cell, np.arange(_CELLS + 2), side="left")
+
+    @property
+    def quick(self) -> bool:
+        """Whether there is a table."""
+        return self._steps > 0
+
+    def bins(self, values: F64) -> I64:
+        """(n,) how many edges lie below each of `values`, all finite."""
+        if not self._steps:
+            return self._edges[:-1].searchsorted(values, side="left")
+        found: I64 = self._below.take(self._cell(values))
+        for _ in range(self._steps):
+            found += self._edges.take(found) < values
+        return found
+
+    def _cell(self, values: F64) -> I64:
+        """Ascends with the value, rounding included: what lies in a lower cell is smaller."""
+        at = np.minimum(np.maximum(values, self._low), self._high)
+        at -= self._low
+        at *= self._scale
+        return at.astype(np.int64)
 
 
 def normal_quantile(p: npt.ArrayLike) -> F64:

@@ -10,7 +10,7 @@ from detectors.base import F64, I64, U8, Batch, Page
 from detectors.drift.calendar import Calendar
 from detectors.drift.scores import BLOCK
 from detectors.drift.target import Target
-from detectors.numeric import as_counts, clipped, valid
+from detectors.numeric import valid
 from detectors.views.bins import FILLED, I16
 
 
@@ -62,6 +62,13 @@ class Totals:
     squares: F64
     counts: F64
 
+    def add(self, other: Totals) -> None:
+        """Take what other blocks sum up to."""
+        self.blocks += other.blocks
+        self.sums += other.sums
+        self.squares += other.squares
+        self.counts += other.counts
+
 
 def no_totals(target: Target) -> Totals:
     """Of no block."""
@@ -107,7 +114,7 @@ class BlockCutter:
         return Blocks(
             sums, squares, counts, level, spread, raw_n, raw_sum, raw_square,
             time[closed - (BLOCK - 1)], time[closed], np.diff(at)[: len(closed)], closed - waiting,
-            (bins[:used] % FILLED).astype(np.uint8).reshape(-1, BLOCK, bins.shape[1]),
+            _filled_or_not(bins[:used]).reshape(-1, BLOCK, bins.shape[1]),
         )  # fmt: skip
 
     def page(self) -> Page:
@@ -130,18 +137,22 @@ class BlockCutter:
         """Clipped values less the reference's mean; 0.0 where there is none."""
         values = np.hstack([batch.numeric.values, batch.outputs_numeric.values])
         ok = valid(values, np.hstack([batch.numeric.status, batch.outputs_numeric.status]))
-        raw = np.where(ok, clipped(values, ok, self._target.limit) - self._target.raw_mean, 0.0)
-        return raw, ok.astype(np.uint8)
+        limit, mean = self._target.limit, self._target.raw_mean
+        raw = np.where(ok, values, mean)  # the mean lies within the limit
+        np.minimum(raw, limit, out=raw)
+        np.maximum(raw, -limit, out=raw)
+        raw -= mean
+        return raw, ok.view(np.uint8)
+
+
+def _filled_or_not(bins: I16) -> U8:
+    """Bins of all cells, stand-ins like others."""
+    return (bins % FILLED if (bins >= FILLED).any() else bins).astype(np.uint8)
 
 
 def _raw_sums(raw: F64, ok: U8) -> tuple[U8, F64, F64]:
     """Adds event by event within each block, so that rounding is the same for any number of blocks at a time."""
-    blocks, columns = len(raw) // BLOCK, raw.shape[1]
-    cells = raw.reshape(blocks, BLOCK, columns)
-    squares = cells * cells
-    total, square = np.zeros((blocks, columns)), np.zeros((blocks, columns))
-    if blocks:
-        for i in range(BLOCK):
-            total += cells[:, i]
-            square += squares[:, i]
-    return as_counts(ok.reshape(blocks, BLOCK, columns).sum(axis=1)), total, square
+    shape = (len(raw) // BLOCK, BLOCK, raw.shape[1])
+    cells = raw.reshape(shape)
+    counts: U8 = np.add.reduce(ok.reshape(shape), axis=1, dtype=np.uint8)
+    return counts, np.add.reduce(cells, axis=1), np.add.reduce(cells * cells, axis=1)

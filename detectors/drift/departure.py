@@ -40,15 +40,14 @@ class Departure:
         """Take the mean departure (sums,) of `blocks` blocks that began at `opened` where `learning` (sums,); in the
         first days the range widens with it."""
         calm = np.abs(self._slow) <= (np.maximum(self._usual, _CALM) if self._settled else _CALM)
-        self._calm[calm & learning | np.isnan(self._calm)] = opened
-        self._slow += np.where(learning, min(1.0, SLOW * blocks) * (mean - self._slow), 0.0)
+        np.copyto(self._calm, opened, where=calm & learning | np.isnan(self._calm))
+        self._slow += learning * ((1 - (1 - SLOW) ** blocks) * (mean - self._slow))
         if not self._settled:
             np.maximum(self.range, np.abs(self._slow), out=self.range)
 
     def follow(self, log_e: F64, opened: float) -> None:
         """Take the log e (bets,) of blocks that began at `opened`."""
-        idle = self._gain <= 0
-        self._since[idle] = opened
+        np.copyto(self._since, opened, where=self._gain <= 0)
         self._gain += log_e
         np.maximum(self._gain, 0.0, out=self._gain)
 

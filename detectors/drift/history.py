@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import F64, I64, Page
-from detectors.drift.bets import MAX_Z
+from detectors.drift.bets import KEPT_Z, MAX_Z
 from detectors.drift.blocks import Blocks
 from detectors.drift.null import FIELDS, MIN_VARIANCE, Null
 from detectors.drift.scores import BLOCK, INDICATORS
-from detectors.drift.target import Target
+from detectors.drift.target import F32, Target
 from detectors.numeric import as_counts
 
 GROUP = 4
 """Blocks that share one null."""
-GROUPS = 13
+GROUPS = 14
 """An onset lies at most 43 blocks back, and the null is wanted from two blocks before it."""
 _CAPACITY = GROUP * GROUPS
 _BLOCK_FIELDS = ("residual", "share", "raw_n", "raw_sum", "raw_square", "times", "bins")
@@ -55,38 +55,33 @@ class History:
     def open_group(self, block: int, null: Null) -> None:
         """Keep the null that the group beginning with `block` is judged by."""
         slot = block // GROUP % GROUPS
-        for name, value in null.snapshot().items():
-            self._nulls[name][slot] = value
+        for name, kept in self._nulls.items():
+            kept[slot] = getattr(null, name)
         self._start[slot] = block
         self._changed.add(slot)
 
-    def add(self, block: int, blocks: Blocks, residual: F64) -> None:
+    def add(self, block: int, blocks: Blocks, residual: F32) -> None:
         """Keep `blocks`, the first of which has number `block`, with their residuals (blocks, streams)."""
+        if len(blocks) > _CAPACITY:
+            over = len(blocks) - _CAPACITY
+            block, blocks, residual = block + over, blocks.part(over, len(blocks)), residual[over:]
         at = np.arange(block, block + len(blocks)) % _CAPACITY
         rows = self._blocks
-        rows["residual"][at] = residual
+        rows["residual"][at] = np.clip(residual, -KEPT_Z, KEPT_Z)
         rows["share"][at] = as_counts(np.hstack([blocks.sums, blocks.counts])[:, self._shares])
         rows["raw_n"][at], rows["raw_sum"][at], rows["raw_square"][at] = blocks.raw_n, blocks.raw_sum, blocks.raw_square
         rows["bins"][at] = blocks.bins
         rows["times"][at, 0], rows["times"][at, 1] = blocks.opened, blocks.closed
         self._changed.update((at // GROUP).tolist())
 
-    def residuals(self, block: int) -> F64:
-        """(streams,) of one block that is still kept, clipped as bets are."""
-        kept: F64 = self._blocks["residual"][block % _CAPACITY].astype(np.float64)
-        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
+    def residuals(self, first: int, end: int) -> F64:
+        """(blocks, streams) of these blocks, clipped as bets are."""
+        return clipped(self._blocks["residual"][np.arange(first, end) % _CAPACITY])
 
-    def path(self, stream: int, end: int) -> F64:
+    def path(self, stream: int, first: int, end: int) -> F64:
         """Residuals of one stream from `first` to `end` (exclusive), oldest first, clipped as bets are."""
-        at = np.arange(self.first, end) % _CAPACITY
-        kept: F64 = self._blocks["residual"][at, stream].astype(np.float64)
-        return np.clip(kept, -MAX_Z, MAX_Z, out=kept)
-
-    def total(self, first: int, end: int) -> F64:
-        """(streams,) sum of the residuals of these blocks, clipped as bets are."""
-        kept = np.clip(self._blocks["residual"][np.arange(first, end) % _CAPACITY], -MAX_Z, MAX_Z)
-        total: F64 = kept.sum(axis=0, dtype=np.float64)
-        return total
+        at = np.arange(first, end) % _CAPACITY
+        return clipped(self._blocks["residual"][at, stream])
 
     def count(self, stream: int, first: int, end: int) -> int:
         """Events in blocks `first` to `end` (exclusive) that an indicator stream counted."""
@@ -169,3 +164,10 @@ class History:
         page.update({name: nulls[slot].copy() for name, nulls in self._nulls.items()})
         page["start"] = self._start[slot : slot + 1].copy()
         return page
+
+
+def clipped(residuals: F32) -> F64:
+    """As bets are."""
+    kept: F64 = residuals.astype(np.float64)
+    np.maximum(kept, -MAX_Z, out=kept)
+    return np.minimum(kept, MAX_Z, out=kept)

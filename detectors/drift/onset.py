@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from detectors.base import F64
+from detectors.drift.departure import Departure
 from detectors.drift.history import History
+from detectors.drift.scores import BLOCK
+from detectors.drift.target import Target
+from detectors.drift.target_bets import TargetBets
 
+LAG = 40
+"""Residuals are learnt as noise when this many blocks old: a change still being found must not be noise."""
 NATS = 2.0
 """Splits this close to the best in log likelihood make up the interval: about 95 % (half the chi² quantile of one)."""
 
@@ -55,3 +62,24 @@ def story_of(history: History, split: Split, end: int, began: float | None) -> S
     if began is not None:
         earliest = min(earliest, began)
     return Story(first, end, onset, min(earliest, onset), max(latest, onset))
+
+
+def departed(
+    target: Target, bets: TargetBets, departure: Departure, history: History, bet: int, end: int
+) -> tuple[Story, float, float]:
+    """The story of an alarm of the target family, led by its `bet`: the last blocks say how far it is, its CUSUM since
+    when. Its shift is in residuals against the target, to which the null goes back; then its rate."""
+    leading = int(bets.stream[bet])
+    place = int(np.searchsorted(bets.sums, leading)) if leading < target.sums else None
+    first = max(end - LAG, history.oldest(end), 0)
+    story = Story(first, end, *departure.since(bet, np.flatnonzero(bets.stream == leading), place))
+    if leading >= target.sums:
+        return story, 0.0, rate_of(history, leading, story)
+    distance = history.mean(leading, first, end) - float(target.mean[leading])
+    error = math.sqrt(1 / BLOCK + 1 / target.effective)
+    return story, distance / float(target.spread[leading]) / error, 0.0
+
+
+def rate_of(history: History, stream: int, story: Story) -> float:
+    """Events a counted stream has counted per event in the blocks of the story."""
+    return history.count(stream, story.first, story.end) / max(story.end - story.first, 1) / BLOCK

@@ -1,15 +1,15 @@
 """Detector `predictive_drift`: every watched column against target and live traffic so far, in blocks of 25 events.
 
-Four blocks share one null; it takes them in when the four are complete, so results depend on event numbers only, not
-on how events were cut into batches. After an alarm the null of the latched streams goes back to before the onset and
-nothing is learnt while the incident is fresh. A second family of bets holds the same blocks against the target alone:
-it finds what the first one forgets, slow drift and gaps between the target and live traffic.
+Four blocks share one null, later eight while nothing is wrong; it takes them in when all are complete, so results
+depend on event numbers only, not on how events were cut into batches. After an alarm the null of the latched streams
+goes back to before the onset and nothing is learnt while the incident is fresh. A second family of bets holds the same
+blocks against the target alone: it finds what the first one forgets, slow drift and gaps between the target and live
+traffic.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -33,20 +33,21 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.bets import LEAK, MAX_Z, ChangeBets, Line, Odds, Prices, joined, log_e_values
-from detectors.drift.blocks import BlockCutter, Blocks, Totals, no_totals
+from detectors.drift.bets import ChangeBets, Line, Odds, Prices, joined, log_e_values
+from detectors.drift.blocks import BlockCutter, Totals, no_totals
 from detectors.drift.calendar import allowance, learnt
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
 from detectors.drift.history import GROUP, History
 from detectors.drift.null import Null, memory_of
-from detectors.drift.onset import Story, best_split, story_of
+from detectors.drift.onset import LAG, Story, best_split, departed, rate_of, story_of
 from detectors.drift.params import Params
-from detectors.drift.recovery import Fault, gain_of_count, gain_of_sum
+from detectors.drift.recovery import Fault, gain_of
 from detectors.drift.runs import Runs
 from detectors.drift.scores import BLOCK
 from detectors.drift.season import rate_tilt, slipping_swing
+from detectors.drift.seen import Seen
 from detectors.drift.smallest import Sensitivity, Stakes, sensitivity
 from detectors.drift.stored import check_pages
 from detectors.drift.target import target
@@ -55,9 +56,9 @@ from detectors.drift.thinned import Thinned
 from detectors.drift.warm import learn_ordered
 from detectors.performance.expected_accuracy import expected_accuracy
 
-LAG = 40
-"""Residuals are learnt as noise when this many blocks old: a change still being found must not be noise."""
-_REFRESH, _LATE_REFRESH = 16, 64
+_LEARNT_AT_ONCE = 8
+_COMPARED_AT_ONCE = 16
+_REFRESH, _LATE_REFRESH, _MUCH_KNOWN = 16, 64, 1_280
 _RECOVERY_LEVEL = 3
 _DENSER = 3.0
 """Live traffic so many times as dense as the reference is not what the reference's order shows."""
@@ -114,11 +115,13 @@ class PredictiveDrift(Detector):
         self._season = self._swings[self._early]
         self._faults: list[Fault] = []
         self._latched: Bool = np.zeros(streams, np.bool_)
-        self._totals = no_totals(self._target)
+        self._totals, self._since = no_totals(self._target), no_totals(self._target)
+        """What the group sums up to so far, and what the groups since the last comparison do."""
         self._prices: tuple[Prices, Line] | None = None
         self._odds: Odds | None = None
-        self._piece: tuple[Blocks, F64] | None = None
-        self._consumed = 0
+        self._seen: Seen | None = None
+        """The blocks of the batch at hand, `_done` of which were judged; evidence was given up to `_end`."""
+        self._done = self._end = 0
         self._story = Story(0, 1, 0.0, 0.0, 0.0)
         self._changed = False
         self._noise_changed = True
@@ -128,7 +131,7 @@ class PredictiveDrift(Detector):
 
     def bets(self) -> Bets:
         change, gap = self._bets, self._target_bets
-        leak = np.repeat([LEAK, TARGET_LEAK], [len(change.weight), len(gap.weight)])
+        leak = np.concatenate([change.leak, np.full(len(gap.weight), TARGET_LEAK)])
         weight = np.concatenate([(1 - SHARE) * change.weight, SHARE * gap.weight])
         return Bets(np.concatenate([change.stream, gap.stream]), weight / weight.sum(), leak)
 
@@ -140,18 +143,20 @@ class PredictiveDrift(Detector):
         if self._thinned.see(batch.one_in, self._block):
             self._next_refresh = self._block
         blocks = self._cutter.cut(batch, views.get("bins"))
-        done = 0
-        while done < len(blocks):
+        self._seen, self._done = Seen(blocks, self._target, self._target_bets), 0
+        while self._done < len(blocks):
             if self._block % GROUP == 0:
                 self._open_group()
-            piece = blocks.part(done, min(done + GROUP - self._block % GROUP, len(blocks)))
-            yield self._judge(piece, batch.start)
-            self._settle(len(piece))
-            done += self._consumed
-            if self._block % GROUP == 0:
+            step = self._step()
+            self._end = min(self._done + step - self._block % step, len(blocks))
+            yield self._judge(self._seen, batch.start)
+            self._settle(self._end - self._done)
+            if self._block % self._step() == 0:
                 if any(not f.follower for f in self._faults):
-                    yield self._recovery(int(blocks.row[done - 1]), batch.start)
-                self._close_group()
+                    yield self._recovery(int(blocks.row[self._done - 1]), batch.start)
+                self._close_group(self._seen)
+        self._keep()
+        self._seen = None
 
     def react(self, verdict: Verdict) -> None:
         """Keep what was judged; on an alarm latch and go back to the null before it, on a recovery watch again."""
@@ -208,13 +213,18 @@ class PredictiveDrift(Detector):
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
-            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else _LATE_REFRESH
+            late = _LATE_REFRESH if self._block < _MUCH_KNOWN else 2 * _LATE_REFRESH
+            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else late
             self._next_refresh = self._block + step
             self._departure.settle(known and self._block >= LEAST_BLOCKS)
-            self._prices = None
+            self._prices = self._odds = None
             self._noise_changed = True
-        self._history.open_group(self._block, self._null)
-        self._odds = None
+        for ahead in range(0, self._step() - self._block % self._step(), GROUP):
+            self._history.open_group(self._block + ahead, self._null)
+
+    def _step(self) -> int:
+        """Blocks that share one null: twice as many when it changes little by a group and nothing waits for one."""
+        return 2 * GROUP if self._block > 2 * FLOOR_BLOCKS and not self._faults else GROUP
 
     def _swing(self, early: bool) -> F64:
         """The season that is allowed for."""
@@ -230,15 +240,13 @@ class PredictiveDrift(Detector):
             if live > _DENSER * self.context.events_per_day:
                 self._noise = DesignEffect(self._target, self.params.start_floor)
 
-    def _judge(self, piece: Blocks, start: int) -> Evidence:
+    def _judge(self, seen: Seen, start: int) -> Evidence:
         if self._odds is None:
             self._odds = self._bets.odds(self._null, self._priced()[0])
-        z, residual = self._bets.look(self._odds, piece.level, piece.counts)
-        seen = np.hstack([z, piece.counts, self._target_bets.look(piece.level)])
-        log_e = log_e_values(self._odds.line, seen)
-        self._piece = (piece, residual)
-        self._consumed = 0
-        return Evidence(self.name, log_e, piece.elapsed, piece.row, start + piece.row)
+        at = slice(self._done, self._end)
+        self._bets.look(self._odds, seen.level[at], seen.counts[at], seen.z[at], seen.residual[at])
+        log_e, row = log_e_values(self._odds.line, seen.x[at]), seen.blocks.row[at]
+        return Evidence(self.name, log_e, seen.blocks.elapsed[at], row, start + row)
 
     def _priced(self) -> tuple[Prices, Line]:
         """Prices of all bets, and the line of those against the target alone."""
@@ -249,44 +257,54 @@ class PredictiveDrift(Detector):
         return self._prices
 
     def _settle(self, consumed: int) -> None:
-        """Keep the first `consumed` blocks of the piece last judged; nothing when that was done already."""
-        if self._piece is None:
+        """Keep the first `consumed` blocks of those last judged; nothing when that was done already."""
+        seen, done = self._seen, self._done
+        if seen is None or done == self._end:
             return
-        piece, residual = self._piece
-        self._piece, self._consumed = None, consumed
-        piece, residual = piece.part(0, consumed), residual[:consumed]
-        self._history.add(self._block, piece, residual)
-        totals = self._totals
-        totals.blocks += consumed
-        totals.sums += piece.level.sum(axis=0)
-        totals.squares += piece.spread.sum(axis=0)
-        totals.counts += piece.counts.sum(axis=0)
-        for i in range(consumed):
-            self._lived += float(piece.elapsed[i])
+        self._done = self._end = done + consumed
+        seen.add_to(self._totals, done, self._done)
+        for i, elapsed in enumerate(seen.blocks.elapsed[done : self._done].tolist(), done):
+            self._lived += elapsed
             for fault in self._faults:
-                fault.gain += self._gain(fault, residual[i], piece.counts[i])
+                v = float(self._noise.v[_RECOVERY_LEVEL, fault.leading])
+                fault.gain += gain_of(fault, self._null, v, seen.residual[i], seen.counts[i])
         self._block += consumed
 
-    def _close_group(self) -> None:
+    def _keep(self) -> None:
+        """Put all blocks that were judged into the history."""
+        if self._seen is not None:
+            self._seen.keep(self._history, self._done, self._block)
+
+    def _close_group(self, seen: Seen) -> None:
         """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
         totals, self._totals = self._totals, no_totals(self._target)
         fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
-        if totals.blocks:
-            self._compare(totals, fresh)
-            if not fresh:
-                self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
+        self._since.add(totals)
+        if self._block % _COMPARED_AT_ONCE == 0 and self._since.blocks:
+            self._compare(seen, self._since, fresh)
+            self._since = no_totals(self._target)
+        if totals.blocks and not fresh:
+            self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
         self._odds = None
-        while self._block - self._history.first > min(LAG, max(8, self._block // 4)):
+        first, old = self._history.first, self._oldest_young()
+        if old > first and (self._block % _LEARNT_AT_ONCE == 0 or self._block < _REFRESH):
             if not fresh:
-                self._noise.learn(self._history.residuals(self._history.first), self._latched)
+                if seen.waiting(self._done) > self._block - old:
+                    self._keep()
+                self._noise.learn(self._history.residuals(first, old), self._latched)
                 self._noise_changed = True
-            self._history.first += 1
+            self._history.first = old
 
-    def _compare(self, totals: Totals, fresh: bool) -> None:
-        """Hold the group against null and target: since when it departs, and by how much it usually does."""
+    def _oldest_young(self) -> int:
+        """Blocks before this one are old enough to be noise, as of the last whole group."""
+        whole = self._block // GROUP * GROUP
+        return whole - min(LAG, max(8, whole // 4))
+
+    def _compare(self, seen: Seen, totals: Totals, fresh: bool) -> None:
+        """Hold some groups against null and target: since when they depart, and by how much they usually do."""
         bets, n = self._target_bets, totals.blocks
-        opened = self._history.times(self._block - n)[0]
-        self._runs.follow(self._history.total(self._block - n, self._block), n, opened)
+        opened, residual = seen.last(n, self._history, self._done, self._block)
+        self._runs.follow(residual, n, opened)
         self._departure.follow(bets.joint(self._priced()[1], n, totals.sums, totals.counts), opened)
         if not fresh:
             self._departure.learn(n, bets.departure(totals.sums / n), ~self._latched[bets.sums], opened)
@@ -294,11 +312,14 @@ class PredictiveDrift(Detector):
     # --- alarms and recoveries -------------------------------------------------------------------------------------
 
     def _alarmed(self, latches: Sequence[Latch], alarm: Alarm, led: bool) -> None:
+        self._keep()
         for latch in latches:
             streams = np.zeros(len(self._latched), np.bool_)
             streams[list(latch.streams)] = True
             if led and alarm.leading_bet >= self._split:
-                shift, rate = self._departed(latch.leading, alarm.leading_bet)
+                bet = alarm.leading_bet - self._split
+                told = departed(self._target, self._target_bets, self._departure, self._history, bet, self._block)
+                self._story, shift, rate = told
                 self._null.go_back(Null(self._target, self._memory).snapshot(), streams)
             else:
                 shift, rate = self._changed_at(latch.leading)
@@ -312,31 +333,11 @@ class PredictiveDrift(Detector):
     def _changed_at(self, leading: int) -> tuple[float, float]:
         """Tell the story of an alarm of the change family. Shift and rate of the fault."""
         v = max(float(self._noise.v[-1, leading]), 1.0)
-        split = best_split(self._history.path(leading, self._block), v)
+        split = best_split(self._history.path(leading, max(self._history.first, self._oldest_young()), self._block), v)
         began = self._runs.since(leading, split.shift) if split.most >= LAG else None
         self._story = story_of(self._history, split, self._block, began)
-        return split.shift, self._rate(leading)
-
-    def _departed(self, leading: int, bet: int) -> tuple[float, float]:
-        """Tell the story of an alarm of the target family: the last blocks say how far it is, its CUSUM since when.
-        The shift is in residuals against the target, to which the null goes back."""
-        of_stream = np.flatnonzero(self._target_bets.stream == leading)
-        place = int(np.searchsorted(self._target_bets.sums, leading)) if leading < self._target.sums else None
-        times = self._departure.since(bet - self._split, of_stream, place)
-        first = max(self._block - LAG, self._history.oldest(self._block), 0)
-        self._story = Story(first, self._block, *times)
-        if leading >= self._target.sums:
-            return 0.0, self._rate(leading)
-        distance = self._history.mean(leading, first, self._block) - float(self._target.mean[leading])
-        error = math.sqrt(1 / BLOCK + 1 / self._target.effective)
-        return distance / float(self._target.spread[leading]) / error, 0.0
-
-    def _rate(self, leading: int) -> float:
-        """Events a counted stream has counted per event in the blocks of the story."""
-        if leading < self._target.sums:
-            return 0.0
-        blocks = max(self._story.end - self._story.first, 1)
-        return self._history.count(leading, self._story.first, self._story.end) / blocks / BLOCK
+        rate = rate_of(self._history, leading, self._story) if leading >= self._target.sums else 0.0
+        return split.shift, rate
 
     def _recovered(self, keys: set[str]) -> None:
         for fault in self._faults:
@@ -352,18 +353,10 @@ class PredictiveDrift(Detector):
     def _forget_recent(self) -> None:
         """What led to an alarm or a recovery is learnt neither as noise nor as normal."""
         self._history.first = self._block
-        self._totals = no_totals(self._target)
+        self._totals, self._since = no_totals(self._target), no_totals(self._target)
         self._null.drop_waiting()
         self._odds = None
         self._changed = True
-
-    def _gain(self, fault: Fault, residual: F64, counts: F64) -> float:
-        v = max(float(self._noise.v[_RECOVERY_LEVEL, fault.leading]), 1.0)
-        j = fault.leading - self._target.sums
-        if j < 0:
-            return gain_of_sum(min(max(float(residual[fault.leading]), -MAX_Z), MAX_Z), fault.shift) / v
-        null = float((self._null.k[j] + 0.2) / self._null.b[j])
-        return gain_of_count(float(counts[j]), fault.rate, null) / v
 
     def _recovery(self, row: int, start: int) -> Evidence:
         """Evidence for the recovery of every latch over the group, as one block."""
@@ -385,7 +378,7 @@ class PredictiveDrift(Detector):
             **self._cutter.page(),
             **self._departure.page(),
             **self._runs.page(),
-            "numbers": np.array([*numbers, self._totals.blocks], np.int64),
+            "numbers": np.array([*numbers, self._totals.blocks, self._since.blocks], np.int64),
             "season": np.array([self._lived, self._early, *([1.0] if self.calendar is not None else [])]),
             "story": np.array([story.onset, story.earliest, story.latest]),
             "tilt": self._tilt.copy(),
@@ -393,13 +386,15 @@ class PredictiveDrift(Detector):
             "sums": self._totals.sums.copy(),
             "squares": self._totals.squares.copy(),
             "counts": self._totals.counts.copy(),
+            "since_sums": self._since.sums.copy(),
+            "since_counts": self._since.counts.copy(),
             "faults": np.frombuffer(faults, np.uint8).copy(),
         }
 
     def _load(self, page: Page) -> None:
         self._null.load(page)
         self._cutter.load(page)
-        block, first, refresh, alarm, onset, end, blocks = (int(x) for x in page["numbers"])
+        block, first, refresh, alarm, onset, end, blocks, since = (int(x) for x in page["numbers"])
         self._block, self._history.first, self._next_refresh, self._last_alarm = block, first, refresh, alarm
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)
@@ -409,6 +404,9 @@ class PredictiveDrift(Detector):
         self._season = self._swing(self._early)
         self._tilt = page["tilt"].astype(np.float64)
         self._totals = Totals(blocks, *(page[name].astype(np.float64) for name in ("sums", "squares", "counts")))
+        self._since = no_totals(self._target)
+        self._since.blocks = since
+        self._since.sums[:], self._since.counts[:] = page["since_sums"], page["since_counts"]
         for fault in json.loads(page["faults"].tobytes()):
             self._faults.append(Fault(**{**fault, "streams": tuple(fault["streams"])}))
             self._latched[list(fault["streams"])] = True

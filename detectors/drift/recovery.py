@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detectors.base import F64
+from detectors.drift.bets import MAX_Z
+from detectors.drift.null import Null
 from detectors.drift.scores import BLOCK
+from detectors.drift.target import F32
 
 _MIN_SHIFT, _MAX_SHIFT = 0.2, 1.25
 _MIN_FACTOR = 1.2
@@ -41,3 +45,11 @@ def gain_of_count(count: float, rate: float, null: float) -> float:
     half = 0.5 * (rate + null)
     half = max(half, null * _MIN_FACTOR) if rate >= null else min(half, null / _MIN_FACTOR)
     return BLOCK * (half - null) - count * float(np.log(half / null))
+
+
+def gain_of(fault: Fault, null: Null, v: float, residual: F32, counts: F64) -> float:
+    """Gain of a block of residuals (G + P,) and counts (P,) where the design effect is `v`."""
+    v, j = max(v, 1.0), fault.leading - len(null.m)
+    if j < 0:
+        return gain_of_sum(min(max(float(residual[fault.leading]), -MAX_Z), MAX_Z), fault.shift) / v
+    return gain_of_count(float(counts[j]), fault.rate, float((null.k[j] + 0.2) / null.b[j])) / v

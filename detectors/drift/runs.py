@@ -19,11 +19,12 @@ class Runs:
 
     def follow(self, residual: F64, blocks: int, opened: float) -> None:
         """Take the sum (streams,) of the residuals of `blocks` blocks that began at `opened`."""
-        self._since[self._gain <= 0] = opened
-        self._gain[0] += residual
-        self._gain[1] -= residual
-        self._gain -= _HALF_STEP * blocks
-        np.maximum(self._gain, 0.0, out=self._gain)
+        gain = self._gain
+        np.copyto(self._since, opened, where=gain <= 0)
+        gain -= _HALF_STEP * blocks
+        gain[0] += residual
+        gain[1] -= residual
+        np.maximum(gain, 0.0, out=gain)
 
     def since(self, stream: int, shift: float) -> float | None:
         """When the run of a stream in the direction of `shift` began; None where there is none."""

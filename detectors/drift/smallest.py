@@ -124,11 +124,13 @@ def _played(stakes: Stakes, shift: float, points: float) -> F64:
     capital: F64 = np.zeros(len(paid))
     found = np.full(len(target.scores), np.nan)
     learning = np.ones(len(found), np.bool_)
+    seen, residual = np.hstack([sums, counts]), np.empty((1, len(found)), np.float32)
     for group in range(int(_HORIZON * stakes.memory / BLOCK / _GROUP)):
         compiled = bets.odds(null, prices)
-        e = LEAK * np.exp(log_e_values(compiled.line, np.hstack([bets.look(compiled, sums, counts)[0], counts]))[0])
+        bets.look(compiled, sums / BLOCK, counts, seen[:, :g], residual)
+        e = bets.leak * np.exp(log_e_values(compiled.line, seen)[0])
         if not group:  # before the change bets lose, and hold what a few blocks have paid
-            quiet = LEAK * np.exp(np.minimum(compiled.line.base, 0.0))
+            quiet = bets.leak * np.exp(np.minimum(compiled.line.base, 0.0))
             capital = paid * quiet / np.maximum(1 - quiet, 1 - LEAK)
         for block in range(1, _GROUP + 1):
             capital = np.minimum((capital + paid) * e, 1e6)

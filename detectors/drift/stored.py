@@ -7,7 +7,17 @@ from typing import Any
 
 from detectors.base import Page, StateError
 
-_WAITING = ("waiting", "late", "wait_bins", "wait_raw", "wait_valid", "wait_time", "faults")
+_WAITING = (
+    "waiting",
+    "late",
+    "waiting_sums",
+    "late_sums",
+    "wait_bins",
+    "wait_raw",
+    "wait_valid",
+    "wait_time",
+    "faults",
+)
 """Arrays whose first axis varies."""
 
 

@@ -18,7 +18,7 @@ from detectors.drift.scores import BLOCK, FAMILIES, Family
 from detectors.drift.target import GAP, Target
 from detectors.numeric import log_mgf_excess
 
-SHARE = 0.2
+SHARE = 0.15
 """Of the detector's budget."""
 STEPS = np.array([0.3, 0.6, 1.2])
 BETS = np.concatenate([STEPS, -STEPS])
@@ -94,8 +94,8 @@ class TargetBets:
 
     def look(self, sums: F64) -> F64:
         """(blocks, sums) the departures of blocks of sums (blocks, G), in standard errors."""
-        z: F64 = np.clip(self.departure(sums) * np.sqrt(BLOCK), -MAX_Z, MAX_Z)
-        return z
+        z: F64 = self.departure(sums) * np.sqrt(BLOCK)
+        return np.clip(z, -MAX_Z, MAX_Z, out=z)
 
     def joint(self, line: Line, blocks: int, sums: F64, counts: F64) -> F64:
         """Log e (bets,) of `blocks` blocks together, from their total sums (G,) and counts (P,)."""

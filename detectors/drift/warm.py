@@ -28,7 +28,7 @@ def learn_ordered(reference: Reference, target: Target, noise: DesignEffect, cal
         z = (sums[i] / BLOCK - mean) / (spread * np.sqrt(1 / BLOCK + 1 / m))
         expected = BLOCK * k / m
         zp = (counts[i] - expected) / np.sqrt(expected + BLOCK * expected / m + 1e-3)
-        noise.learn(np.concatenate([np.clip(z, -8, 8), np.clip(zp, -6, 6)]), latched)
+        noise.learn(np.concatenate([np.clip(z, -8, 8), np.clip(zp, -6, 6)])[None], latched)
         noise.warmed += 1
         m, s1, s2, k = m + BLOCK, s1 + sums[i], s2 + squares[i], k + counts[i]
         if i % 4 == 3:

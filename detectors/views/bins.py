@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Batch, Category, Cell, Context, Numeric, Views, view
-from detectors.numeric import EXTRA_BINS, bin_numbers, quantile_edges, valid
+from detectors.numeric import EXTRA_BINS, Finder, bin_numbers, quantile_edges, valid
 from detectors.reference import Reference
 
 I16 = npt.NDArray[np.int16]
 FILLED = 1_000
 """Added to the bin of a stand-in: what it says of its own column is as good as any, of other columns nothing."""
+_FILLED = np.uint8(Cell.FILLED)
 TOP = 12
 """Categories with a bin of their own."""
 
@@ -32,6 +33,10 @@ class NumericColumn:
     edges: npt.NDArray[np.float64]
     threshold: int = 0
     """The first bin from the decision threshold on; 0 where none lies within the reference's range."""
+    finder: Finder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finder", Finder(self.edges))
 
     @property
     def bins(self) -> int:
@@ -92,10 +97,10 @@ class Binning:
         for table in (batch.numeric, batch.outputs_numeric):
             values, status = np.ascontiguousarray(table.values.T), np.ascontiguousarray(table.status.T)
             for j in range(len(table.names)):
-                out[at] = bin_numbers(values[j], status[j], self.numeric[at].edges)
-                filled = status[j] == Cell.FILLED
-                if filled.any():
-                    out[at, filled] += FILLED
+                column = self.numeric[at]
+                out[at] = bin_numbers(values[j], status[j], column.edges, column.finder)
+                if status[j].any():
+                    out[at, status[j] == _FILLED] += FILLED
                 at += 1
         for categories in (batch.category, batch.outputs_category):
             for j in range(len(categories.names)):

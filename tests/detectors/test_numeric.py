@@ -8,8 +8,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import ndtri
 from scipy.stats import chi2
 
-from detectors.base import Cell
+from detectors.base import F64, Cell
 from detectors.numeric import (
+    Finder,
     bin_numbers,
     clip_limit,
     clipped,
@@ -24,6 +25,25 @@ from detectors.numeric import (
 )
 
 hostile = hnp.arrays(np.float64, st.integers(0, 200), elements=st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(hostile.filter(len), hostile, st.sampled_from([1.0, 1e-300, 1e300, np.pi]))
+@settings(deadline=None)
+def test_the_finder_counts_the_edges_below_as_a_search_does(reference: F64, values: F64, scale: float) -> None:
+    with np.errstate(over="ignore"):
+        edges = quantile_edges(np.clip(reference * scale, -1.7e308, 1.7e308), 60)
+    near = np.nan_to_num(np.concatenate([edges, np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf)]))
+    values = np.concatenate([values, near, [1e308, -1e308, 0.0, -0.0, 5e-324]])
+    np.testing.assert_array_equal(Finder(edges).bins(values), np.searchsorted(edges, values, side="left"))
+
+
+@pytest.mark.parametrize("law", ["normal", "lognormal", "exponential"])
+def test_the_finder_has_a_table_for_usual_columns(law: str) -> None:
+    values = getattr(np.random.default_rng(1), law)(size=2_000)
+    edges = quantile_edges(values, 60)
+    finder = Finder(edges)
+    assert finder.quick
+    np.testing.assert_array_equal(finder.bins(values), np.searchsorted(edges, values, side="left"))
 
 
 def test_normal_quantile_agrees_with_scipy() -> None:

@@ -28,7 +28,7 @@ def test_the_design_effect_of_one_column_is_measured_from_it(kind: str) -> None:
     noise = DesignEffect(compiled, 1.0)
     rng = np.random.default_rng(0)
     for block in range(600):
-        noise.learn(rng.normal(0, 1.5, len(compiled.scores)), np.zeros(len(compiled.scores), np.bool_))
+        noise.learn(rng.normal(0, 1.5, (1, len(compiled.scores))), np.zeros(len(compiled.scores), np.bool_))
         if block % 50 == 0:
             noise.refresh(block, np.full(compiled.counts, 5.0))
             assert np.isfinite(noise.v).all() and np.isfinite(noise.pooled).all()

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import nbinom
 
 from detectors.base import F64, Bool, Context
 from detectors.drift.bets import BETS, FACTORS, PAIR_BETS, ChangeBets, log_e_values
-from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect
+from detectors.drift.design_effect import FLOOR, FLOOR_BLOCKS, DesignEffect, ascending
 from detectors.drift.null import Null, memory_of
 from detectors.drift.onset import best_split
 from detectors.drift.recovery import gain_of_count, gain_of_sum
-from detectors.drift.scores import BLOCK
+from detectors.drift.scores import BLOCK, FAMILIES
 from detectors.drift.season import slipping_swing
 from detectors.drift.target import Target, target
 from detectors.numeric import exact_factors
@@ -91,7 +93,7 @@ def test_bets_on_counts_are_e_values_under_the_predictive_law(compiled: Target) 
     k = np.arange(120)
     p = nbinom.pmf(k, 30.0, 3_000 / (3_000 + BLOCK))
     for j in range(len(FACTORS)):
-        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:])
+        slope, base = (x[_on_counts(bets, compiled)][j] for x in odds.line[1:3])
         assert p @ np.exp(k * slope + base) == pytest.approx(1.0, rel=1e-6)
 
 
@@ -106,7 +108,9 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     sums, _, counts = compiled.block_sums(index)
     prices = bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts))
     odds = bets.odds(null, prices)
-    log_e = log_e_values(odds.line, np.hstack([bets.look(odds, sums, counts)[0], counts]))
+    seen = np.hstack([sums, counts])
+    bets.look(odds, sums / BLOCK, counts, seen[:, : compiled.sums], np.empty(seen.shape, np.float32))
+    log_e = log_e_values(odds.line, seen)
     pairs = compiled.sums - compiled.linear
     bet = np.concatenate([np.tile(BETS, compiled.linear), np.tile(PAIR_BETS, pairs)])
     small = np.abs(bet) <= 2.0  # larger bets have a mean that no sample shows
@@ -125,7 +129,7 @@ def test_there_is_no_bet_where_the_null_is_too_small(compiled: Target) -> None:
     null.k[:], null.b[:] = 1.0, 60.0
     odds = bets.odds(null, bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts)))
     bold = list(FACTORS).index(15.0)
-    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:])
+    slope, base = (x[_on_counts(bets, compiled)].reshape(-1, len(FACTORS))[:, bold] for x in odds.line[1:3])
     assert (slope == 0).all() and (base == 0).all()
 
 
@@ -198,14 +202,13 @@ def test_the_design_effect_starts_at_its_floor_and_learns(compiled: Target) -> N
     rng = np.random.default_rng(4)
     free = np.zeros(len(compiled.scores), np.bool_)
     for _ in range(1_500):
-        noise.learn(rng.standard_normal(len(compiled.scores)), free)
+        noise.learn(rng.standard_normal((1, len(compiled.scores))), free)
     noise.refresh(FLOOR_BLOCKS, loud)
     assert noise.v[0].mean() == pytest.approx(1.0, abs=0.1)
     shared = DesignEffect(compiled, 1.0)
     for _ in range(400):
         burst = rng.standard_normal(len(compiled.scores))
-        for _ in range(4):
-            shared.learn(burst, free)
+        shared.learn(np.tile(burst, (4, 1)), free)
     shared.refresh(FLOOR_BLOCKS, loud)
     assert shared.v[-1].mean() > 2.5
 
@@ -223,3 +226,49 @@ def test_an_empty_reference_is_refused() -> None:
     empty = replace(reference, rows=streams.part(reference.rows, 0, 0))
     with pytest.raises(ValueError, match="the reference has no rows"):
         target(Context("x", empty))
+
+
+def test_sums_wait_before_the_null_takes_them(compiled: Target) -> None:
+    null, everything = Null(compiled, 4_000.0), np.ones(len(compiled.scores), np.bool_)
+    null.m[:], null.b[:] = 4_000.0, 4_000.0
+    before = null.s1.copy()
+    for _ in range(2):
+        null.absorb(4, np.ones(compiled.sums), np.ones(compiled.sums), np.zeros(compiled.counts), everything)
+    assert (null.s1 == before).all() and (null.m == 4_000.0).all()
+    other = Null(compiled, 4_000.0)
+    other.load(null.page())
+    for each in (null, other):
+        each.absorb(4, np.ones(compiled.sums), np.ones(compiled.sums), np.zeros(compiled.counts), everything)
+        assert (each.s1 != before).all()
+    assert (null.s1 == other.s1).all()
+    null.drop_waiting()
+    assert not len(null.page()["late_sums"])
+
+
+def test_streams_that_differ_by_chance_only_share_a_design_effect_and_one_that_stands_out_does_not(
+    compiled: Target,
+) -> None:
+    noise, rng = DesignEffect(compiled, 1.0), np.random.default_rng(7)
+    own = np.flatnonzero(compiled.family == FAMILIES.index("loc"))
+    residuals = rng.standard_normal((4 * 200, len(compiled.scores)))
+    residuals[:, own[0]] += 0.9 * np.repeat(rng.standard_normal(100), 8)
+    for group in residuals.reshape(200, 4, -1):
+        noise.learn(group, np.zeros(len(compiled.scores), np.bool_))
+    noise.refresh(FLOOR_BLOCKS, np.full(compiled.counts, 5.0))
+    assert noise.v[4, own[0]] > 2.5
+    assert noise.v[4, own[1:]].max() < 1.35
+
+
+@given(st.lists(st.floats(0.5, 5.0), min_size=7, max_size=7), st.lists(st.floats(1, 400), min_size=7, max_size=7))
+def test_the_closest_ascending_values_are_those_of_isotonic_regression(
+    values: list[float], weights: list[float]
+) -> None:
+    pools: list[list[float]] = []  # [mean, weight, values]: adjacent violators are pooled
+    for value, weight in zip(values, weights, strict=True):
+        pools.append([value, weight, 1])
+        while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:
+            (a, p, m), (b, q, n) = pools[-2:]
+            pools[-2:] = [[(a * p + b * q) / (p + q), p + q, m + n]]
+    wanted = np.repeat([p[0] for p in pools], [int(p[2]) for p in pools])
+    made = ascending(np.array(values)[:, None], np.array(weights))[:, 0]
+    np.testing.assert_allclose(made, wanted, rtol=1e-9)
