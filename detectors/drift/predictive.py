@@ -110,6 +110,8 @@ class PredictiveDrift(Detector):
         self._lived = 0.0
         self._next_refresh = 0
         self._last_alarm = -1
+        self._absorbed = self._age = 0
+        """Block at which the null last took something in, and how many events ago that was at the last refresh."""
         self._tilt: F64 = np.ones(self._target.counts)
         self._early = True
         self._season = self._swings[self._early]
@@ -208,13 +210,14 @@ class PredictiveDrift(Detector):
         if self._block >= self._next_refresh:
             known = self._lived >= self.params.season_hours * 3_600
             self._thinned.allow()
+            self._age = BLOCK * (self._block - self._absorbed) if self._faults else 0
             self._early, self._season = not known, self._swing(not known)
             self._tilt = rate_tilt(self._null, self._season[self._target.sums :])
             self._doubt_order()
             self._noise.refresh(self._block, BLOCK * self._null.k / self._null.b)
             early = self._noise.warmed and self._block < _REFRESH  # doubts come before bets do
             late = _LATE_REFRESH if self._block < _MUCH_KNOWN else 2 * _LATE_REFRESH
-            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS else late
+            step = GROUP if early else _REFRESH if self._block < 2 * FLOOR_BLOCKS or self._faults else late
             self._next_refresh = self._block + step
             self._departure.settle(known and self._block >= LEAST_BLOCKS)
             self._prices = self._odds = None
@@ -227,10 +230,11 @@ class PredictiveDrift(Detector):
         return 2 * GROUP if self._block > 2 * FLOOR_BLOCKS and not self._faults else GROUP
 
     def _swing(self, early: bool) -> F64:
-        """The season that is allowed for."""
-        if self._thinned.allowed == 1:
+        """The season that is allowed for. While an incident keeps the null as it was, the season goes on without it."""
+        if self._thinned.allowed == 1 and not self._age:
             return self._swings[early]
-        return slipping_swing(self._allowed[early], self._memory, self.context.events_per_day / self._thinned.allowed)
+        whole = self._allowed[early or self._age > 0]
+        return slipping_swing(whole, self._memory + self._age, self.context.events_per_day / self._thinned.allowed)
 
     def _doubt_order(self) -> None:
         """Forget what the order of the reference taught where live traffic turns out to be far denser: rows drawn
@@ -285,6 +289,7 @@ class PredictiveDrift(Detector):
             self._since = no_totals(self._target)
         if totals.blocks and not fresh:
             self._null.absorb(totals.blocks, totals.sums, totals.squares, totals.counts, ~self._latched)
+            self._absorbed = self._block
         self._odds = None
         first, old = self._history.first, self._oldest_young()
         if old > first and (self._block % _LEARNT_AT_ONCE == 0 or self._block < _REFRESH):
@@ -373,6 +378,7 @@ class PredictiveDrift(Detector):
         faults = json.dumps([asdict(f) for f in self._faults]).encode()
         story = self._story
         numbers = [self._block, self._history.first, self._next_refresh, self._last_alarm, story.first, story.end]
+        numbers += [self._absorbed, self._age]
         return {
             **self._null.page(),
             **self._cutter.page(),
@@ -394,7 +400,8 @@ class PredictiveDrift(Detector):
     def _load(self, page: Page) -> None:
         self._null.load(page)
         self._cutter.load(page)
-        block, first, refresh, alarm, onset, end, blocks, since = (int(x) for x in page["numbers"])
+        block, first, refresh, alarm, onset, end, absorbed, age, blocks, since = (int(x) for x in page["numbers"])
+        self._absorbed, self._age = absorbed, age
         self._block, self._history.first, self._next_refresh, self._last_alarm = block, first, refresh, alarm
         self._story = Story(onset, end, *(float(x) for x in page["story"]))
         self._departure.load(page)

@@ -238,6 +238,19 @@ def test_a_latched_field_recovers_and_can_alarm_again() -> None:
     assert not any(11_000 <= x.position < 13_000 or 13_400 <= x.position < 16_000 for x, _ in run.alarms)
 
 
+def test_the_season_goes_on_while_an_incident_keeps_the_null_as_it_was() -> None:
+    """Without that one chance alarm under a daily swing was followed by up to eight more, of the other fields."""
+    run = Run()
+    calm = run.detector._season.copy()
+    run.feed(cut(shifted("mean.5", 1, after=2_500), 500))
+    assert run.alarms and run.detector._age > 1_000
+    assert (run.detector._season > calm).all()
+    run.save()
+    again = Run()
+    again.detector.restore(run.stored)
+    assert (again.detector._season == run.detector._season).all()
+
+
 def test_nothing_is_learnt_while_an_incident_is_fresh() -> None:
     run = Run(seed=21).feed(cut(shifted("mean.5", 21), 1_024))
     assert run.alarms
