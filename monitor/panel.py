@@ -270,8 +270,12 @@ class Panel:
         pages = []
         for runner in self._runners:
             d = runner.detector
-            if runner.failure is None:
-                pages += [self._page(d.name, runner.params_hash, k, d.state_version, p) for k, p in d.dirty().items()]
+            try:
+                changed = d.dirty() if runner.failure is None else {}
+            except Exception as error:  # what cannot be stored must not stop what can
+                self._fail(runner, error)
+                continue
+            pages += [self._page(d.name, runner.params_hash, k, d.state_version, p) for k, p in changed.items()]
         pages += [self._page(ACCOUNT, self._hash, k, _PAGE_VERSION, p) for k, p in self.account.dirty().items()]
         if self._health_changed:
             self._health_changed = False

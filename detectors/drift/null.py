@@ -57,7 +57,7 @@ class Null:
         """Take the totals of `blocks` blocks into the streams that are `learning` (G + P,); all wait their turn."""
         g, all_learn = len(self.m), bool(learning.all())
         self._late_sums.append((blocks, np.stack([sums, squares])))
-        for waited, late in _due(self._late_sums, float(self.m.min(initial=np.inf)) / BLOCK * LATE_SUMS):
+        for waited, late in _due(self._late_sums, float(self.m.min() if g else 0.0) / BLOCK * LATE_SUMS):
             self.m += waited * BLOCK * learning[:g]
             self._of_sums[1:] += late if all_learn else np.where(learning[:g], late, 0.0)
         self._late.append((blocks, counts))
@@ -89,9 +89,11 @@ class Null:
         return {
             **self.snapshot(),
             "waiting": np.array([n for n, _ in self._late], np.int64),
-            "late": np.array([c for _, c in self._late], np.float64).reshape(-1, len(self.k)),
+            "late": np.array([c for _, c in self._late], np.float64).reshape(len(self._late), len(self.k)),
             "waiting_sums": np.array([n for n, _ in self._late_sums], np.int64),
-            "late_sums": np.array([s for _, s in self._late_sums], np.float64).reshape(-1, 2, len(self.m)),
+            "late_sums": np.array([s for _, s in self._late_sums], np.float64).reshape(
+                len(self._late_sums), 2, len(self.m)
+            ),
         }
 
     def load(self, page: Page) -> None:

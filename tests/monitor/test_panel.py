@@ -68,6 +68,23 @@ def test_pages_of_other_parameters_are_named_as_obsolete() -> None:
     assert restored.obsolete == (("field_rule", "other"),) and restored.anew == {}
 
 
+def test_a_detector_whose_state_cannot_be_taken_down_stops_and_the_others_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, _, _ = drifted()
+    detector = next(r.detector for r in made._runners if r.detector.name == "field_rule")
+
+    def broken() -> None:
+        raise ValueError("cannot reshape")
+
+    monkeypatch.setattr(detector, "dirty", broken)
+    run = Run("predictive_drift", CASES["predictive_drift"])
+    made.detect(run.columns(CASES["predictive_drift"].clean()[:50]), lambda finding, _: None)
+    stored = {page.detector for page in made.dirty()}
+    assert "predictive_drift" in stored and "field_rule" not in stored
+    assert [name for name, _ in made.failures] == ["field_rule"]
+
+
 def test_after_an_error_in_a_detector_that_bets_all_start_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     made, pages, _ = drifted()
     detector = next(r.detector for r in made._runners if r.detector.name == "predictive_drift")

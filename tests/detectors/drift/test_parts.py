@@ -20,6 +20,8 @@ from detectors.drift.scores import BLOCK, FAMILIES
 from detectors.drift.season import slipping_swing
 from detectors.drift.target import Target, target
 from detectors.numeric import exact_factors
+from monitor.intake.columns import build_reference, infer_schema
+from monitor.intake.events import Event, EventType
 from tests.detectors import streams
 
 
@@ -272,3 +274,18 @@ def test_the_closest_ascending_values_are_those_of_isotonic_regression(
     wanted = np.repeat([p[0] for p in pools], [int(p[2]) for p in pools])
     made = ascending(np.array(values)[:, None], np.array(weights))[:, 0]
     np.testing.assert_allclose(made, wanted, rtol=1e-9)
+
+
+def test_a_model_without_any_sum_to_watch_stores_what_it_has() -> None:
+    """One number that never varies, and nothing predicted: there are counts only."""
+    rows = [Event(EventType.PREDICTION, float(i), model="m", features={"a": 1.0}) for i in range(50)]
+    made = target(Context("model:/m", build_reference(rows, infer_schema(rows), "file", "model:/m")))
+    assert made.sums == 0 and made.counts > 0
+    null, nothing = Null(made, 4_000.0), np.zeros(0)
+    for _ in range(40):
+        null.absorb(4, nothing, nothing, np.zeros(made.counts), np.ones(made.counts, np.bool_))
+        page = null.page()
+    assert page["late_sums"].shape == (0, 2, 0) and len(page["late"]) < 40
+    again = Null(made, 4_000.0)
+    again.load(page)
+    assert (again.page()["k"] == page["k"]).all()
