@@ -64,11 +64,12 @@ class _Held:
 class SumAccount:
     """The account of one subject. Register all detectors first, then judge evidence in the order it comes."""
 
-    def __init__(self, budget: float, per: float) -> None:
-        """`budget` false alarms (> 0) in `per` seconds (> 0)."""
+    def __init__(self, budget: float, per: float, most: float = MAX_INJECTION) -> None:
+        """`budget` false alarms (> 0) in `per` seconds (> 0), of which a block is paid no more than `most`."""
         if not (budget > 0 and per > 0):
             raise ValueError(f"a budget of {budget} alarms per {per} s: both must be above 0")
         self.rate = budget / per
+        self._most = most
         self.alarms = 0
         """Alarms spent so far."""
         self.injected = 0.0
@@ -191,7 +192,7 @@ class SumAccount:
         growth = np.exp(np.minimum(evidence.log_e, 700.0) if largest > 700 else evidence.log_e)
         growth *= member.bets.leak
         for i, elapsed in enumerate(evidence.elapsed.tolist()):
-            earned = min(max(elapsed, 0.0) * self.rate, MAX_INJECTION)
+            earned = min(max(elapsed, 0.0) * self.rate, self._most)
             _grow(member, growth[i], earned)
             self.injected += member.weight * earned
             if others + member.total >= ALARM:

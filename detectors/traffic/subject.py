@@ -36,6 +36,8 @@ _WEIGHTS = np.array([0.2, 0.25, 0.25, 0.3])
 """Of the budget of a channel and direction, by strength of the bet."""
 _IDLE = 0.1
 """Leaks keep the capital of a subject without any evidence below this share of an alarm."""
+_PAID_A_WINDOW = 0.01
+"""Of the budget, at most: a window may be an hour, where a block of a model is 25 events."""
 _SILENCE = "silence"
 _ENOUGH, _SLOWLY = 10, 0.05
 """Latencies of a window that tell a spread, and the weight of a window in the usual one."""
@@ -147,7 +149,7 @@ class Traffic:
     def _open_account(self) -> None:
         """The account is made when the width of windows is known: leaks depend on it."""
         width = self._windows.width
-        account = SumAccount(self.settings.budget, self.settings.per)
+        account = SumAccount(self.settings.budget, self.settings.per, _PAID_A_WINDOW)
         earned = self.settings.budget * width / self.settings.per
         leak = 1 - min(max(earned / _IDLE, 1e-4), 0.5)
         weight = np.tile(_WEIGHTS, len(self._streams)) / len(self._streams)
