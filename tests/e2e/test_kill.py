@@ -17,7 +17,7 @@ CRASHES = ["before_commit:1", "after_pages:1", "before_transaction_end:1", "afte
 
 
 CASES = [
-    ("sqlite", 1, "kafka-python"),
+    pytest.param("sqlite", 1, "kafka-python", marks=pytest.mark.long),
     ("postgresql", 3, "kafka-python"),
     ("sqlite", 1, "confluent-kafka"),
     pytest.param("postgresql", 1, "kafka-python", marks=pytest.mark.long),
