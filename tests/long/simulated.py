@@ -11,7 +11,7 @@ wander), in no order, or the days before in order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -167,6 +167,18 @@ def batch(table: Table, start: int, per_day: int = PER_DAY) -> Batch:
         ),
         event_ids=(None,) * n,
     )
+
+
+def spoilt(stream: Iterator[Batch], value: float, first: int) -> Iterator[Batch]:
+    """With one such number in every numeric column, a column at every tenth event from number `first` on."""
+    for one in stream:
+        values, status = one.numeric.values.copy(), one.numeric.status.copy()
+        for j in range(len(NUMERIC)):
+            row = first + 10 * j - one.start
+            if 0 <= row < len(one):
+                finite = np.isfinite(value)
+                values[row, j], status[row, j] = (value, Cell.VALID) if finite else (0.0, Cell.NOT_FINITE)
+        yield replace(one, numeric=replace(one.numeric, values=values, status=status))
 
 
 def _of_sessions(rng: np.random.Generator, events: int) -> F64:

@@ -30,12 +30,14 @@ def false_incidents(law: Law, budget: float, rows: int, seed: int, events: int =
     return simulated.incidents([alarm.position for alarm in watch.alarms(stream)])
 
 
-def delay(law: Law, drift: str, rows: int, seed: int) -> int | None:
+def delay(law: Law, drift: str, rows: int, seed: int, hostile: float | None = None) -> int | None:
     """Events from a change somewhere in a block to the close of the block that alarms; None when missed in AFTER, or
-    when an alarm came before the change."""
+    when an alarm came before the change. One `hostile` number stands in every column, half way to the change."""
     change = SEEN + seed % 25
     watch = Watch(simulated.reference(law, seed, rows))
     stream = simulated.batches(simulated.drawn(law, seed, change + AFTER, drift, change))
+    if hostile is not None:
+        stream = simulated.spoilt(stream, hostile, SEEN // 2)
     for alarm in watch.alarms(stream):
         return alarm.position + 1 - change if alarm.position >= change else None
     return None
@@ -93,6 +95,15 @@ def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
     assert sorted(AFTER if d is None else d for d in found)[1] <= bound
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e12, 1e308])
+def test_one_hostile_number_a_column_delays_nothing(value: float) -> None:
+    for seed in range(2):
+        plain, spoilt = delay("iid", "mean.5", 1_000, seed), delay("iid", "mean.5", 1_000, seed, value)
+        assert plain is not None and spoilt is not None
+        assert spoilt <= 1.1 * plain + 25
+
+
 def ramp(law: Law, length: int, rows: int, seed: int) -> float | None:
     """Share of a ramp of 2 σ over `length` events after which it is found; None when not in its first half."""
     table = simulated.drawn(law, seed, SEEN + length // 2)
@@ -130,10 +141,12 @@ def _null(law: Law, budget: float, rows: int, seeds: range, each: int, how: Orde
     )
 
 
-def _delays(law: Law, rows: int, seeds: range, ordered: Ordered | None, drifts: Sequence[str]) -> None:
-    of_one = delay if ordered is None else ordered.delay
+def _delays(law: Law, rows: int, seeds: range, how: Ordered | float | None, drifts: Sequence[str]) -> None:
     for drift in drifts:
-        found = [of_one(law, drift, rows, seed) for seed in seeds]
+        if isinstance(how, Ordered):
+            found = [how.delay(law, drift, rows, seed) for seed in seeds]
+        else:
+            found = [delay(law, drift, rows, seed, how) for seed in seeds]
         times = np.array([d for d in found if d is not None])
         told = (
             f"{np.median(times):.0f} | {np.quantile(times, 0.9):.0f} | {times.mean():.0f}"
@@ -155,6 +168,7 @@ def main() -> None:
     parser.add_argument("--days-before", type=int, metavar="EVENTS", help="a day; the reference is what came before")
     parser.add_argument("--seen", type=int, default=SEEN, help="live events before a change, with --days-before")
     parser.add_argument("--one-in", type=int, metavar="N", help="judge a sample, until half of the events have come")
+    parser.add_argument("--hostile", type=float, metavar="VALUE", help="one such number in every column, with delay")
     parser.add_argument("--drifts", default=",".join(DRIFTS))
     given = parser.parse_args()
     ordered = None if given.days_before is None else Ordered(given.days_before, given.seen)
@@ -166,7 +180,7 @@ def main() -> None:
         how = ordered if given.one_in is None else Sampled(given.one_in)
         _null(given.law, given.budget, given.rows, seeds, given.events, how)
     else:
-        _delays(given.law, given.rows, seeds, ordered, given.drifts.split(","))
+        _delays(given.law, given.rows, seeds, ordered or given.hostile, given.drifts.split(","))
 
 
 if __name__ == "__main__":
