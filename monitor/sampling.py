@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from detectors.base import I64, U64, Batch, Bool, Finding, Identity
+from detectors.base import I64, Batch, Bool, Finding, Identity
+from detectors.views.query_hash import mixed
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+"""Of SplitMix64 (Steele et al. 2014): without it zero would stay zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +55,11 @@ class Sampling:
 def is_in_sample(identity: Identity, one_in: int) -> Bool:
     """(n,) whether each event is in a sample of one in `one_in`, a power of two."""
     topics = np.array([zlib.crc32(name.encode()) for name in identity.topics], np.uint64)
-    mixed = _mixed(topics[identity.topic] if len(topics) else np.zeros(len(identity.offset), np.uint64))
+    place = mixed((topics[identity.topic] if len(topics) else np.zeros(len(identity.offset), np.uint64)) + _STEP)
     for part in (identity.partition, identity.offset, identity.row):
-        mixed = _mixed(mixed ^ part.astype(np.uint64))
-    kept: Bool = mixed & np.uint64(one_in - 1) == 0
+        place = mixed((place ^ part.astype(np.uint64)) + _STEP)
+    kept: Bool = place & np.uint64(one_in - 1) == 0
     return kept
-
-
-def _mixed(x: U64) -> U64:
-    """Every bit depends on every bit (splitmix64, Steele et al. 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: U64 = x ^ (x >> np.uint64(31))
-    return mixed
 
 
 def in_whole(finding: Finding, rows: I64, start: int) -> Finding:

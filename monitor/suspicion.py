@@ -202,25 +202,25 @@ class Suspicion:
             return finding
         features = {s.id for s in finding.subjects if s.type == "feature"}
         parts = self._second.blame(batch, finding.row, features, finding.onset)
-        guilty = [p for p in parts[:1] if p.part >= MOST_OF_IT and p.n >= LEAST]
+        guilty = [(client, p) for client, p in parts[:1] if p.part >= MOST_OF_IT and p.n >= LEAST]
         if not guilty:
-            guilty = [p for p in parts if p.client in self._named and p.part > 0]
-            if sum(p.part for p in guilty) < MOST_OF_IT or sum(p.n for p in guilty) < LEAST:
+            guilty = [(client, p) for client, p in parts if client in self._named and p.part > 0]
+            if sum(p.part for _, p in guilty) < MOST_OF_IT or sum(p.n for _, p in guilty) < LEAST:
                 return finding
         now = float(batch.time[finding.row])
         told = tuple(
             Measure(
-                SECOND_STAGE, f"client {p.client}", p.part, p.n / p.of, "share", p.of, finding.onset, now,
+                SECOND_STAGE, f"client {client}", p.part, p.n / p.of, "share", p.of, finding.onset, now,
                 statistic=BLAME,
             )
-            for p in guilty
+            for client, p in guilty
         )  # fmt: skip
-        clients = tuple(SubjectRef("client", p.client) for p in guilty)
+        clients = tuple(SubjectRef("client", client) for client, _ in guilty)
         return replace(
             finding,
             subjects=(*finding.subjects, *clients),
             measures=(*finding.measures, *told),
-            cause=f"moved by {guilty[0].client}",
+            cause=f"moved by {guilty[0][0]}",
         )
 
     def advance(self, watermark: float) -> Iterator[Finding]:

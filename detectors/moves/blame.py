@@ -7,13 +7,12 @@ queries times how far their own lie from before, so that each client's part of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from detectors.base import F64, I64
+from detectors.base import F64, I64, Bool
 from detectors.views.projection import F32
 
 LEAST_BEFORE: Final = 100
@@ -32,24 +31,24 @@ class Part:
     of: int
 
 
-def parts(owner: I64, values: F32, later: Sequence[bool] | np.ndarray, categories: int) -> list[Part]:
+def parts(owner: I64, values: F32, later: Bool, categories: int) -> list[Part]:
     """Each client's part of the change of some columns, largest first; nothing where there is too little to tell.
 
     `owner` (n,), `values` (n, columns), of which the last `categories` are codes; `later` (n,): since the onset.
     """
-    since = np.asarray(later, np.bool_)
-    if since.sum() < LEAST or (~since).sum() < LEAST_BEFORE or not values.shape[1]:
+    n = int(later.sum())
+    if n < LEAST or len(later) - n < LEAST_BEFORE or not values.shape[1]:
         return []
-    owners, code = np.unique(owner[since], return_inverse=True)
+    owners, code = np.unique(owner[later], return_inverse=True)
     total = np.zeros(len(owners))
     for j in range(values.shape[1]):
-        total += _parts(code, values[since, j], values[~since, j], j >= values.shape[1] - categories)
+        total += _parts(code, values[later, j], values[~later, j], j >= values.shape[1] - categories)
     whole = total.sum()
     if whole <= 0:
         return []
     count = np.bincount(code, minlength=len(owners))
     found = zip(owners.tolist(), (total / whole).tolist(), count.tolist(), strict=True)
-    made = [Part(who, part, n, int(since.sum())) for who, part, n in found]
+    made = [Part(who, part, its, n) for who, part, its in found]
     return sorted(made, key=lambda p: (-p.part, p.owner))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from detectors.base import F64, I64, Batch, Context, Page, StateError, Views
 from detectors.moves.asked import ACROSS, Asked, labels_of
-from detectors.moves.blame import parts
+from detectors.moves.blame import Part, parts
 from detectors.moves.campaigns import LEAST, Campaigns, Snapshot
 from detectors.moves.honest import Honest, queries_of
 from detectors.moves.looks import Look, look_of
@@ -46,16 +46,6 @@ class Naming:
     named: Named
     lead: str = ""
     """The client that began the campaign it belongs to, if that is another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blamed:
-    """A client with its part of a change of the data, 1 for all of it, and its `n` of the `of` queries since then."""
-
-    client: str
-    part: float
-    n: int
-    of: int
 
 
 class SecondStage:
@@ -94,8 +84,8 @@ class SecondStage:
         looks = self._looks.get(client, ())
         return next((look for at, look in reversed(looks) if at <= row), None)
 
-    def blame(self, batch: Batch, row: int, fields: Collection[str], onset: float) -> list[Blamed]:
-        """Whose queries changed these input fields (outputs: the predicted class), largest part first.
+    def blame(self, batch: Batch, row: int, fields: Collection[str], onset: float) -> list[tuple[str, Part]]:
+        """Clients whose queries changed these input fields (outputs: the predicted class), largest part first.
 
         Of the distinct queries up to `row` of the batch judged last; only clients of that batch can be named.
         """
@@ -107,7 +97,7 @@ class SecondStage:
             values, categories = asked.label[:, None].astype(np.float32), 1
         name_of = {hash_name(name): name for name in batch.clients}
         found = parts(asked.owner, values, asked.time >= onset, categories)
-        return [Blamed(name_of[p.owner], p.part, p.n, p.of) for p in found if p.owner in name_of]
+        return [(name_of[p.owner], p) for p in found if p.owner in name_of]
 
     def release(self, client: str) -> None:
         """Watch this client no longer: it is named, or forgotten."""

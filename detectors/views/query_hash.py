@@ -41,11 +41,11 @@ class QueryHash:
         # Adding 0.0 makes -0.0 and 0.0 one.
         bits = (values + 0.0).view(np.uint64) + batch.numeric.status.astype(np.uint64)
         numbers = len(batch.numeric.names)
-        total: U64 = (_mixed(bits + self._salt[:numbers]) * self._salt[:numbers]).sum(axis=1, dtype=np.uint64)
+        total: U64 = (mixed(bits + self._salt[:numbers]) * self._salt[:numbers]).sum(axis=1, dtype=np.uint64)
         for j in range(len(batch.category.names)):
             salt = self._salt[numbers + j]
-            total = total + _mixed(self._category(batch.category, j) + salt) * salt
-        return _mixed(total)
+            total = total + mixed(self._category(batch.category, j) + salt) * salt
+        return mixed(total)
 
     def _category(self, category: Category, j: int) -> U64:
         """Hashes of the words behind the codes of column `j`; codes below zero hash as themselves."""
@@ -72,7 +72,7 @@ def _query_hash(views: Views) -> U64:
     return made.of(views.batch)
 
 
-def _mixed(x: U64) -> U64:
+def mixed(x: U64) -> U64:
     """Steele's SplitMix64 finaliser, elementwise and modulo 2^64."""
     x = (x ^ (x >> np.uint64(30))) * _A
     x = (x ^ (x >> np.uint64(27))) * _B
