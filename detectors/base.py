@@ -195,6 +195,9 @@ class Detector(ABC):
     """Views it puts before others run: columns that need a memory, such as which queries were seen before."""
     every_event: ClassVar[bool] = False
     """An exact rule: it sees all events also while others are given a sample of them."""
+    stride: ClassVar[int] = 1
+    """Events it judges at a time. Detectors of a smaller one look at a batch first: what they find early in it is not
+    latched by what another finds at its end."""
     account: ClassVar[AccountName | None] = None
     share: ClassVar[float] = 0.0
     atlas: ClassVar[tuple[str, ...]] = ()
@@ -240,6 +243,11 @@ class Detector(ABC):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """The numbers of the why for these streams at the last alarm. Only detectors with streams are asked."""
         raise NotImplementedError(f"{self.name} has no streams to explain")
+
+    @property
+    def waits_for(self) -> int:
+        """Live events it must have seen before it can alarm, where that is more than a few."""
+        return 0
 
     @property
     def bytes(self) -> int:

@@ -124,7 +124,8 @@ class Panel:
 
     def _begin(self) -> None:
         """Detectors and an account that have seen nothing."""
-        self._runners = sorted(self._make(self._settings.detectors), key=lambda r: not r.detector.gives)
+        made = self._make(self._settings.detectors)
+        self._runners = sorted(made, key=lambda r: (not r.detector.gives, r.detector.stride))
         self.account = SumAccount(self._settings.drift_budget, self._settings.per)
         outputs = self.context.reference.outputs
         shared = []
@@ -183,6 +184,10 @@ class Panel:
         """The detector of drift in all traffic, where it runs."""
         drift = (r.detector for r in self._runners if r.detector.name == PredictiveDrift.name and r.failure is None)
         return next((d for d in drift if isinstance(d, PredictiveDrift)), None)
+
+    def waits_for(self, name: str) -> int:
+        """Live events that the detectors called `name` must see before they can alarm."""
+        return max((r.detector.waits_for for r in self._runners if r.detector.name == name), default=0)
 
     def detect(self, batch: Batch, report: Report, sample: Sample | None = None) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.

@@ -77,7 +77,7 @@ class PredictiveDrift(Detector):
     state_version = 3
     views = ("bins",)
     account = "drift"
-    share = 0.85
+    share = 0.8
     Params = Params
 
     def __init__(self, context: Context, params: Any) -> None:

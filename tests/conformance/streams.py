@@ -223,6 +223,10 @@ CASES: dict[str, Case] = {
     "training_row_queries": _query_case(_known),
     "query_budget": _query_case(_as_it_is, _in_turn),
     "predictive_drift": _case(_richer),
+    "histogram_drift": dataclasses.replace(
+        _case(lambda features: {**features, "income": features["income"] if features["age"] % 10 else 33.0}),
+        params={"histogram_drift": {"noise_windows": 0}},
+    ),
     "segment_drift": dataclasses.replace(
         _case(_richer_in_europe), segments=("region",), subject=("segment", "region=EU")
     ),

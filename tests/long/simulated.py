@@ -19,9 +19,21 @@ from scipy.special import expit, ndtr
 from scipy.stats import chi2
 
 from detectors.account import SumAccount
-from detectors.base import F64, I64, NULL_CODE, Alarm, Batch, Category, Cell, Context, Identity, Numeric, Views
-from detectors.drift.params import Params
-from detectors.drift.predictive import PredictiveDrift
+from detectors.base import (
+    F64,
+    I64,
+    NULL_CODE,
+    Alarm,
+    Batch,
+    Category,
+    Cell,
+    Context,
+    Evidence,
+    Identity,
+    Numeric,
+    Views,
+    registry,
+)
 from detectors.reference import Reference
 from monitor.sampling import is_in_sample
 
@@ -29,6 +41,10 @@ Law = Literal["iid", "sessions", "diurnal", "weekly", "wander"]
 LAWS: tuple[Law, ...] = ("iid", "sessions", "diurnal", "wander")
 ALL_LAWS: tuple[Law, ...] = (*LAWS, "weekly")
 DRIFTS = ("mean.25", "mean.5", "scale1.5", "cat10pp", "new5", "missing5", "corr.6", "prior10")
+"""Changes of a moment, a share or a correlation."""
+OF_FORM = ("fill5", "fill10", "humps.8", "humps.9")
+"""Changes that leave mean and spread about as they are: a share of the values is replaced by the most usual one, one
+hump becomes two."""
 PER_DAY = 100_000
 MONTH = 30 * 86_400.0
 CUT = 1_024
@@ -106,23 +122,27 @@ def days_before(law: Law, seed: int, rows: int, per_day: int) -> Reference:
 
 @dataclass
 class Watch:
-    """A detector with its account."""
+    """The detector called `name` with an account of its own."""
 
     reference: Reference
     budget: float = 1.0
     per_day: int = PER_DAY
+    name: str = "predictive_drift"
 
     def __post_init__(self) -> None:
         self.context = Context("model:/simulated", self.reference, self.per_day)
-        self.detector = PredictiveDrift(self.context, Params())
+        cls = registry()[self.name]
+        self.detector = cls(self.context, cls.Params())
         self.account = SumAccount(self.budget, MONTH)
-        d = self.detector
-        self.account.register(d.name, d.streams(), d.bets(), d.share, self.reference.outputs)
+        d, bets = self.detector, self.detector.bets()
+        assert bets is not None
+        self.account.register(d.name, d.streams(), bets, d.share, self.reference.outputs)
 
     def alarms(self, stream: Iterator[Batch]) -> Iterator[Alarm]:
         """The alarms of a stream, as they come."""
         for one in stream:
             for evidence in self.detector.update(one, Views(one, self.context)):
+                assert isinstance(evidence, Evidence)
                 verdict = self.account.judge(evidence)
                 self.detector.react(verdict)
                 if verdict.alarm is not None:
@@ -205,6 +225,10 @@ def _move(z: F64, late: np.ndarray, drift: str) -> None:
         z[late, 0] += float(drift[4:])
     elif drift == "scale1.5":
         z[late, 0] *= 1.5
+    elif drift.startswith("humps"):
+        apart = float(drift[5:])
+        sides = np.where(z[late, 11] > 0, apart, -apart)
+        z[late, 0] = sides + np.sqrt(1 - apart * apart) * z[late, 0]
     elif drift.startswith("corr"):
         r = float(drift[4:])
         z[late, 11] = r * z[late, 0] + np.sqrt(1 - r * r) * z[late, 11]
@@ -240,6 +264,8 @@ def _spoil(table: Table, late: np.ndarray, drift: str, rng: np.random.Generator)
         table.category[late & (chance < float(drift[3:]) / 100), 2] = CARDINALITY[2]
     elif drift.startswith("missing"):
         table.numeric[late & (chance < float(drift[7:]) / 100), 1] = np.nan
+    elif drift.startswith("fill"):
+        table.numeric[late & (chance < float(drift[4:]) / 100), 0] = 0.0
     elif drift.startswith("prior"):
         logit = np.log(table.score / (1 - table.score)) + late * float(drift[5:]) / 20
         table.score[:] = expit(logit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,20 +22,21 @@ EVENTS = 100_000
 AFTER = 10_000
 SEEN = 20_000
 """Live events before a change."""
+DRIFT, HISTOGRAM = "predictive_drift", "histogram_drift"
 
 
-def false_incidents(law: Law, budget: float, rows: int, seed: int, events: int = EVENTS) -> int:
+def false_incidents(law: Law, budget: float, rows: int, seed: int, events: int = EVENTS, name: str = DRIFT) -> int:
     """Incidents in `events` events of a fresh stream with a fresh reference."""
-    watch = Watch(simulated.reference(law, seed, rows), budget)
+    watch = Watch(simulated.reference(law, seed, rows), budget, name=name)
     stream = simulated.batches(simulated.drawn(law, seed, events))
     return simulated.incidents([alarm.position for alarm in watch.alarms(stream)])
 
 
-def delay(law: Law, drift: str, rows: int, seed: int, hostile: float | None = None) -> int | None:
+def delay(law: Law, drift: str, rows: int, seed: int, hostile: float | None = None, name: str = DRIFT) -> int | None:
     """Events from a change somewhere in a block to the close of the block that alarms; None when missed in AFTER, or
     when an alarm came before the change. One `hostile` number stands in every column, half way to the change."""
     change = SEEN + seed % 25
-    watch = Watch(simulated.reference(law, seed, rows))
+    watch = Watch(simulated.reference(law, seed, rows), name=name)
     stream = simulated.batches(simulated.drawn(law, seed, change + AFTER, drift, change))
     if hostile is not None:
         stream = simulated.spoilt(stream, hostile, SEEN // 2)
@@ -96,6 +98,14 @@ def test_delays_after_20_000_live_events(drift: str, bound: int) -> None:
 
 
 @pytest.mark.long
+def test_histograms_find_what_no_moment_shows_and_keep_the_budget() -> None:
+    found = [delay("iid", "fill5", 1_000, seed, name=HISTOGRAM) for seed in range(3)]
+    assert sorted(AFTER if d is None else d for d in found)[1] <= 800
+    for law in LAWS:
+        assert sum(false_incidents(law, 10.0, 1_000, seed, name=HISTOGRAM) for seed in range(2)) <= 2
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e12, 1e308])
 def test_one_hostile_number_a_column_delays_nothing(value: float) -> None:
     for seed in range(2):
@@ -128,8 +138,10 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
     assert ramp("iid", length, 1_000, 1) is not None
 
 
-def _null(law: Law, budget: float, rows: int, seeds: range, each: int, how: Ordered | Sampled | None) -> None:
-    of_one = false_incidents if how is None else how.false_incidents
+def _null(
+    law: Law, budget: float, rows: int, seeds: range, each: int, how: Ordered | Sampled | None, name: str
+) -> None:
+    of_one = partial(false_incidents, name=name) if how is None else how.false_incidents
     per_day = how.per_day if isinstance(how, Ordered) else simulated.PER_DAY
     found = [of_one(law, budget, rows, seed, each) for seed in seeds]
     events = each * len(seeds)
@@ -141,12 +153,12 @@ def _null(law: Law, budget: float, rows: int, seeds: range, each: int, how: Orde
     )
 
 
-def _delays(law: Law, rows: int, seeds: range, how: Ordered | float | None, drifts: Sequence[str]) -> None:
+def _delays(law: Law, rows: int, seeds: range, how: Ordered | float | None, drifts: Sequence[str], name: str) -> None:
     for drift in drifts:
         if isinstance(how, Ordered):
             found = [how.delay(law, drift, rows, seed) for seed in seeds]
         else:
-            found = [delay(law, drift, rows, seed, how) for seed in seeds]
+            found = [delay(law, drift, rows, seed, how, name) for seed in seeds]
         times = np.array([d for d in found if d is not None])
         told = (
             f"{np.median(times):.0f} | {np.quantile(times, 0.9):.0f} | {times.mean():.0f}"
@@ -170,6 +182,7 @@ def main() -> None:
     parser.add_argument("--one-in", type=int, metavar="N", help="judge a sample, until half of the events have come")
     parser.add_argument("--hostile", type=float, metavar="VALUE", help="one such number in every column, with delay")
     parser.add_argument("--drifts", default=",".join(DRIFTS))
+    parser.add_argument("--detector", default=DRIFT, choices=[DRIFT, HISTOGRAM])
     given = parser.parse_args()
     ordered = None if given.days_before is None else Ordered(given.days_before, given.seen)
     seeds = range(*(int(x) for x in given.seeds.split(":")))
@@ -178,9 +191,9 @@ def main() -> None:
         print(given.law, given.events, [None if f is None else round(f, 3) for f in found], flush=True)
     elif given.what == "null":
         how = ordered if given.one_in is None else Sampled(given.one_in)
-        _null(given.law, given.budget, given.rows, seeds, given.events, how)
+        _null(given.law, given.budget, given.rows, seeds, given.events, how, given.detector)
     else:
-        _delays(given.law, given.rows, seeds, ordered or given.hostile, given.drifts.split(","))
+        _delays(given.law, given.rows, seeds, ordered or given.hostile, given.drifts.split(","), given.detector)
 
 
 if __name__ == "__main__":
