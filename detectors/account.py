@@ -40,6 +40,8 @@ class _Member:
     share: float
     capital: F64
     latched: Bool
+    opening: Bool
+    """Latched until `open_waiting`, though their latch is open."""
     inject: F64
     leaks: list[float]
     leak_of: I64
@@ -108,7 +110,8 @@ class SumAccount:
         leaks, leak_of = np.unique(bets.leak, return_inverse=True)
         size, none = len(bets.weight), [0.0] * len(leaks)
         self._members[detector] = _Member(
-            tuple(streams), bets, share, np.zeros(size), np.zeros(len(streams), np.bool_), np.zeros(size),
+            tuple(streams), bets, share, np.zeros(size), np.zeros(len(streams), np.bool_),
+            np.zeros(len(streams), np.bool_), np.zeros(size),
             leaks.tolist(), np.asarray(leak_of, np.int64), none, none,
         )  # fmt: skip
         self._outputs |= frozenset(outputs)
@@ -138,6 +141,15 @@ class SumAccount:
         if held is None:
             raise KeyError(f"no latch {key!r}")
         return Verdict(held.latch.detector, 0, recovered=self._open(held.alarm))
+
+    def open_waiting(self) -> None:
+        """Let the streams bet again whose latch another detector's recovery has opened. To be called when all detectors
+        have judged the events up to that recovery: before, they would judge what came ahead of it."""
+        for member in self._members.values():
+            if member.opening.any():
+                member.latched &= ~member.opening
+                member.opening[:] = False
+                self._split(member)
 
     def dirty(self) -> dict[str, Page]:
         """Pages changed since the last call: `totals`, and one `capital.<detector>` each."""
@@ -178,7 +190,7 @@ class SumAccount:
             self.alarms, self.injected = int(pages["totals"]["alarms"][0]), float(pages["totals"]["injected"][0])
         self._held = held
         for member in self._members.values():
-            member.latched[:] = False
+            member.latched[:] = member.opening[:] = False
         for h in held:
             self._members[h.latch.detector].latched[list(h.latch.streams)] = True
         for member in self._members.values():
@@ -250,11 +262,13 @@ class SumAccount:
             touched = [
                 j
                 for j, s in enumerate(member.streams)
-                if not member.latched[j] and ((detector, j) in named or not fields.isdisjoint(s.fields))
+                if (not member.latched[j] or member.opening[j])
+                and ((detector, j) in named or not fields.isdisjoint(s.fields))
             ]
             if not touched:
                 continue
             member.latched[touched] = True
+            member.opening[touched] = False
             latch = Latch(f"{self.alarms}:{detector}", detector, tuple(touched), strongest.get(detector, touched[0]))
             self._held.append(_Held(latch, self.alarms, detector == named[0][0]))
             made.append(latch)
@@ -280,18 +294,22 @@ class SumAccount:
                     continue
                 held.gain = max(0.0, held.gain + gain)
                 if held.gain >= RECOVERED:
-                    opened += self._open(held.alarm)
+                    opened += self._open(held.alarm, evidence.detector)
             if opened:
                 return Verdict(evidence.detector, i + 1, recovered=tuple(opened))
         return Verdict(evidence.detector, len(evidence.elapsed))
 
-    def _open(self, alarm: int) -> tuple[Latch, ...]:
+    def _open(self, alarm: int, detector: str | None = None) -> tuple[Latch, ...]:
+        """Open the latches of an alarm; those of others than `detector`, where one is given, wait."""
         opened = tuple(h.latch for h in self._held if h.alarm == alarm)
         self._held = [h for h in self._held if h.alarm != alarm]
         for latch in opened:
             member = self._members[latch.detector]
-            member.latched[list(latch.streams)] = False
-            self._split(member)
+            if detector in (None, latch.detector):
+                member.latched[list(latch.streams)] = False
+                self._split(member)
+            else:
+                member.opening[list(latch.streams)] = True
             self._touched.add(latch.detector)
         return opened
 

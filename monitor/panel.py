@@ -145,6 +145,8 @@ class Panel:
             Suspicion([r.detector for r in per_client], budget, self._settings.services, second) if per_client else None
         )
         self._attack_hash = _hash([r.detector.name for r in per_client])
+        self._opened: list[tuple[Detector, Verdict]] = []
+        """Recoveries that the other detectors have not heard of yet."""
         self._latches: dict[str, str] = {}
         """Latch key → id of the incident that its alarm opened or joined."""
         self._latches_changed = False
@@ -254,6 +256,7 @@ class Panel:
         return {name: value for detector in running for name, value in detector.figures().items()}
 
     def _report(self, batch: Rows, report: Report) -> None:
+        self._open_waiting()
         found, self._found = self._found, []
         for one in sorted(found, key=lambda f: f.finding.row):
             if one.opened and not self._last_of_incident(one):
@@ -433,8 +436,17 @@ class Panel:
                 self._alarmed(verdict, verdict.alarm, batch)
             if verdict.recovered:
                 self._recovered(verdict, evidence, batch)
-            if verdict.alarm is not None or verdict.recovered:
+            if verdict.alarm is not None:
                 self._tell_others(detector, verdict)
+            elif verdict.recovered:
+                self._opened.append((detector, verdict))
+
+    def _open_waiting(self) -> None:
+        """Tell all of the recoveries of a batch, now that they are past the events before these."""
+        opened, self._opened = self._opened, []
+        self.account.open_waiting()
+        for detector, verdict in opened:
+            self._tell_others(detector, verdict)
 
     def _tell_others(self, source: Detector, verdict: Verdict) -> None:
         """Latches cross detectors: all of them must know of alarms and recoveries."""

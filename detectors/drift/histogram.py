@@ -212,11 +212,11 @@ class HistogramDrift(Detector):
                 if latch.detector == self.name:
                     self._latch(latch, verdict.alarm.leading_bet if led else -1, led)
         keys = {latch.key for latch in verdict.recovered}
-        gone = [f for f in self._faults if f.key in keys]
-        for fault in gone:
-            self._latched[list(fault.columns)] = False
-        if gone:
+        if any(f.key in keys for f in self._faults):
             self._faults = [f for f in self._faults if f.key not in keys]
+            self._latched[:] = False
+            for fault in self._faults:
+                self._latched[list(fault.columns)] = True
             self._forget_recent()
 
     def explain(self, streams: Sequence[int], block: int) -> Explanation:

@@ -347,10 +347,12 @@ class PredictiveDrift(Detector):
     def _recovered(self, keys: set[str]) -> None:
         for fault in self._faults:
             if fault.key in keys:
-                self._latched[list(fault.streams)] = False
                 self._departure.restart(np.isin(self._target_bets.stream, fault.streams))
                 self._runs.restart(np.isin(np.arange(len(self._latched)), fault.streams))
         self._faults = [f for f in self._faults if f.key not in keys]
+        self._latched[:] = False
+        for fault in self._faults:
+            self._latched[list(fault.streams)] = True
         self._forget_recent()
         self._noise.drop_open_windows()
         self._noise_changed = True

@@ -193,6 +193,29 @@ def test_latches_of_one_alarm_open_together() -> None:
     assert made.judge(recovery([99.0], 0)).recovered == verdict.latched
 
 
+def test_streams_of_others_stay_silent_until_all_have_judged_up_to_the_recovery() -> None:
+    """Another detector may have blocks to judge that lie before it."""
+    made = account("a")
+    made.register("other", streams("a"), one_bet_each(1), 1.0)
+    made.judge(evidence([[9.0]]))
+    made.judge(recovery([99.0], 0))
+    assert made.latches == ()
+    assert made.judge(evidence([[30.0]] * 20, detector="other")).alarm is None
+    made.open_waiting()
+    assert made.judge(evidence([[30.0]] * 20, detector="other")).alarm is not None
+
+
+def test_a_stream_that_waits_is_latched_by_the_next_alarm() -> None:
+    made = account("a")
+    made.register("other", streams("a"), one_bet_each(1), 1.0)
+    made.judge(evidence([[9.0]]))
+    made.judge(recovery([99.0], 0))
+    again = made.judge(evidence([[30.0]] * 20))
+    assert {latch.detector for latch in again.latched} == {"d", "other"}
+    made.open_waiting()
+    assert made.judge(evidence([[30.0]] * 20, detector="other")).alarm is None
+
+
 def test_a_latch_can_be_released_by_hand() -> None:
     made = account("a")
     (latch,) = alarmed(made, [9.0]).latched

@@ -49,7 +49,7 @@ def test_latches_account_and_detector_start_anew_together(victim: str) -> None:
     broken = [p._replace(arrays={"nonsense": np.zeros(1)}) if p.detector == victim else p for p in pages]
     again = panel()
     restored = again.restore(broken)
-    assert set(restored.anew) == {"predictive_drift", "error_rate"}
+    assert set(restored.anew) == {"predictive_drift", "histogram_drift", "error_rate"}
     assert again.account.latches == () and again.account.alarms == 0
 
 
