@@ -15,6 +15,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+from detectors.base import Finding, Rows, registry
+from monitor.panel import Panel, PanelSettings
 from tests.long import simulated
 from tests.long.simulated import DRIFTS, LAWS, Law, Watch
 
@@ -57,6 +59,45 @@ class Sampled:
         stream = simulated.batches(simulated.drawn(law, seed, events))
         stream = simulated.sampled(stream, self.one_in, SEEN, events // 2)
         return simulated.incidents([alarm.position for alarm in watch.alarms(stream)])
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """All drift detectors of a model together, with the values of `fields` as segments."""
+
+    fields: tuple[str, ...]
+
+    def positions(self, law: Law, budget: float, rows: int, seed: int, table: simulated.Table) -> list[int]:
+        """Where alarms came."""
+        drift = (DRIFT, HISTOGRAM, "segment_drift")
+        detectors = {name: {"enabled": name in drift} for name in registry()}
+        settings = PanelSettings(drift_budget=budget, detectors=detectors, segments=self.fields)
+        panel = Panel("model:/simulated", "simulated", simulated.reference(law, seed, rows), settings)
+        found: list[int] = []
+
+        def report(finding: Finding, _: Rows) -> None:
+            if finding.action == "open":
+                found.append(finding.position)
+
+        for one in simulated.batches(table):
+            panel.detect(one, report)
+        return found
+
+    def false_incidents(self, law: Law, budget: float, rows: int, seed: int, events: int = EVENTS) -> int:
+        """As above."""
+        return simulated.incidents(self.positions(law, budget, rows, seed, simulated.drawn(law, seed, events)))
+
+    def delay(self, law: Law, drift: str, rows: int, seed: int) -> int | None:
+        """As above; what changes does so in all segments, or with "mean1@0" where c0 is 0."""
+        change = SEEN + seed % 25
+        whole, _, part = drift.partition("@")
+        table = simulated.drawn(law, seed, change + AFTER, whole, change)
+        if part:
+            still = simulated.drawn(law, seed, change + AFTER)
+            out = table.category[:, 0] != int(part)
+            table.numeric[out], table.score[out] = still.numeric[out], still.score[out]
+        first = next(iter(self.positions(law, 1.0, rows, seed, table)), -1)
+        return first + 1 - change if first >= change else None
 
 
 @dataclass(frozen=True)
@@ -139,7 +180,7 @@ def test_a_ramp_of_two_sigma_is_found_before_its_half(length: int) -> None:
 
 
 def _null(
-    law: Law, budget: float, rows: int, seeds: range, each: int, how: Ordered | Sampled | None, name: str
+    law: Law, budget: float, rows: int, seeds: range, each: int, how: Ordered | Sampled | Segmented | None, name: str
 ) -> None:
     of_one = partial(false_incidents, name=name) if how is None else how.false_incidents
     per_day = how.per_day if isinstance(how, Ordered) else simulated.PER_DAY
@@ -153,9 +194,11 @@ def _null(
     )
 
 
-def _delays(law: Law, rows: int, seeds: range, how: Ordered | float | None, drifts: Sequence[str], name: str) -> None:
+def _delays(
+    law: Law, rows: int, seeds: range, how: Ordered | Segmented | float | None, drifts: Sequence[str], name: str
+) -> None:
     for drift in drifts:
-        if isinstance(how, Ordered):
+        if isinstance(how, Ordered | Segmented):
             found = [how.delay(law, drift, rows, seed) for seed in seeds]
         else:
             found = [delay(law, drift, rows, seed, how, name) for seed in seeds]
@@ -183,17 +226,21 @@ def main() -> None:
     parser.add_argument("--hostile", type=float, metavar="VALUE", help="one such number in every column, with delay")
     parser.add_argument("--drifts", default=",".join(DRIFTS))
     parser.add_argument("--detector", default=DRIFT, choices=[DRIFT, HISTOGRAM])
+    parser.add_argument("--segments", metavar="FIELDS", help="all drift detectors, with segments, such as c0,c1")
     given = parser.parse_args()
+    parts = None if given.segments is None else Segmented(tuple(given.segments.split(",")))
     ordered = None if given.days_before is None else Ordered(given.days_before, given.seen)
     seeds = range(*(int(x) for x in given.seeds.split(":")))
     if given.what == "ramp":
         found = [ramp(given.law, given.events, given.rows, seed) for seed in seeds]
         print(given.law, given.events, [None if f is None else round(f, 3) for f in found], flush=True)
     elif given.what == "null":
-        how = ordered if given.one_in is None else Sampled(given.one_in)
+        how = parts or (ordered if given.one_in is None else Sampled(given.one_in))
         _null(given.law, given.budget, given.rows, seeds, given.events, how, given.detector)
     else:
-        _delays(given.law, given.rows, seeds, ordered or given.hostile, given.drifts.split(","), given.detector)
+        _delays(
+            given.law, given.rows, seeds, parts or ordered or given.hostile, given.drifts.split(","), given.detector
+        )
 
 
 if __name__ == "__main__":

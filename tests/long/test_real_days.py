@@ -63,7 +63,9 @@ def false_incidents(seed: int, weekly: bool = True, length: int = DAYS, budget: 
     rng = np.random.default_rng(seed)
     rows = drawn(rng, REFERENCE_DAYS, START - REFERENCE_DAYS * 86_400.0, weekly)
     schema = infer_schema(rows)
-    only: dict[str, dict[str, Any]] = {name: {"enabled": name == "predictive_drift"} for name in registry()}
+    only: dict[str, dict[str, Any]] = {
+        name: {"enabled": name in ("predictive_drift", "histogram_drift")} for name in registry()
+    }
     settings = PanelSettings(drift_budget=budget, detectors=only)
     panel = Panel(MODEL, "elec2", build_reference(rows, schema, "file", MODEL), settings)
     book = IncidentBook()
