@@ -1,7 +1,7 @@
 """How much more the counts of cells vary than those of independent events: the design effect of whole histograms.
 
 The sum of squared deviations over all cells of a column, over what Poisson counts would have (Rao & Scott, JASA 76,
-1981), for stretches of 4 and 16 groups. Many cells tell much at once, so columns differ little by chance.
+1981), of single groups, and of stretches of 4 and 16. Many cells tell much at once, so columns differ little by chance.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from detectors.drift.cells import KINDS, Cells
 
 STRETCH: Final = 4
 """Groups that are learnt from at once."""
-HORIZONS: Final = (1, 4)
-"""In stretches."""
+LONGEST: Final = 4
+"""Stretches of the longest horizon; the others are one stretch, and one group."""
+_HORIZONS: Final = 3
 LAG: Final = 3
 """A stretch so old is noise; a younger one may be a change that is still being found."""
 _MOST_WINDOWS: Final = 400
@@ -32,13 +33,14 @@ class CellNoise:
     def __init__(self, cells: Cells) -> None:
         shape = KINDS, cells.columns
         self._cells = cells
-        self._total: F64 = np.zeros((len(HORIZONS), *shape))
-        self._windows: F64 = np.zeros(len(HORIZONS))
+        self._total: F64 = np.zeros((_HORIZONS, *shape))
+        """Of groups, stretches and the longest horizon; the first as means over a stretch."""
+        self._windows: F64 = np.zeros(_HORIZONS)
         self._apart: F64 = np.zeros(len(cells.column))
         self._wanted: F64 = np.zeros(len(cells.column))
         self._held = 0
         """Of the longer horizon so far: deviations, expected counts, stretches."""
-        self._young: F64 = np.full((LAG, len(HORIZONS), *shape), np.nan)
+        self._young: F64 = np.full((LAG, _HORIZONS, *shape), np.nan)
         """Ratios that are not old enough, by stretch; NaN where none was completed."""
         self._level: F64 = np.ones(shape)
         self.v: F64 = np.ones(len(cells.column))
@@ -49,24 +51,27 @@ class CellNoise:
         return float(self._windows[-1])
 
     def learn(self, stretch: int, apart: F64, wanted: F64, worth: F64, latched: Bool) -> None:
-        """Of stretch number `stretch`: counts less expected ones (cells,), expected ones (cells,), and how many groups
-        the null is worth (columns,). Columns that are `latched` (columns,) teach nothing."""
+        """Of stretch number `stretch`: counts less expected ones (groups, cells), expected ones of all (cells,), and
+        how many groups the null is worth (columns,). Columns that are `latched` (columns,) teach nothing."""
         slot = stretch % LAG
         self._take(self._young[slot], latched)
         self._young[slot] = np.nan
-        self._young[slot, 0] = self._ratio(apart, wanted, STRETCH / worth)
-        self._apart += apart
+        whole = apart.sum(axis=0)
+        self._young[slot, 0] = self._ratio(np.add.reduce(apart * apart), wanted, 1 / worth)
+        self._young[slot, 1] = self._ratio(whole * whole, wanted, len(apart) / worth)
+        self._apart += whole
         self._wanted += wanted
         self._held += 1
-        if self._held == HORIZONS[-1]:
-            self._young[slot, 1] = self._ratio(self._apart, self._wanted, self._held * STRETCH / worth)
+        if self._held == LONGEST:
+            share = LONGEST * STRETCH / worth
+            self._young[slot, 2] = self._ratio(self._apart * self._apart, self._wanted, share)
             self._drop()
 
-    def _ratio(self, apart: F64, wanted: F64, share: F64) -> F64:
-        """(KINDS, columns): the squared deviations over those of Poisson counts, about a null that is `1 / share`
+    def _ratio(self, square: F64, wanted: F64, share: F64) -> F64:
+        """(KINDS, columns): squared deviations (cells,) over those of Poisson counts, about a null that is `1 / share`
         (columns,) as large. A kind without cells tells nothing."""
         chance = self._cells.by_kind(wanted) * (1 + share)
-        return np.where(chance > 0, self._cells.by_kind(apart * apart) / np.maximum(chance, 1e-9), self._level)
+        return np.where(chance > 0, self._cells.by_kind(square) / np.maximum(chance, 1e-9), self._level)
 
     def forget_young(self) -> None:
         """What led to an alarm or a recovery is not learnt."""

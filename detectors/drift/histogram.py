@@ -36,7 +36,7 @@ from detectors.base import (
     register,
 )
 from detectors.drift.calendar import learnt
-from detectors.drift.cell_noise import HORIZONS, LAG, STRETCH, CellNoise
+from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
 from detectors.drift.cells import GROUP, CellBets, CellOdds, Cells
 from detectors.drift.effects import jensen_shannon, stability_index
 from detectors.drift.explain import JS, PSI, effect_size
@@ -178,7 +178,7 @@ class HistogramDrift(Detector):
     @property
     def waits_for(self) -> int:
         windows: int = self.params.noise_windows
-        return GROUP * STRETCH * (windows * HORIZONS[-1] + LAG) if windows else 0
+        return GROUP * STRETCH * (windows * LONGEST + LAG) if windows else 0
 
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence]:
         """Evidence for the groups that `batch` completes, at most a stretch at a time; then of recovery."""
@@ -283,9 +283,10 @@ class HistogramDrift(Detector):
             return
         column, learning = self._cells.column, ~self._latched
         if self._learnt <= self._group - STRETCH:
-            x, n = self._summed(self._group - STRETCH)
-            wanted = n[column] * self._k / self._b[column]
-            self._noise.learn(self._group // STRETCH, x - wanted, wanted, self._b / GROUP, self._latched)
+            fine = self._past[np.arange(self._group - STRETCH, self._group) % _KEPT].astype(np.float64)
+            wanted = self._cells.numbers(fine)[:, column] * (self._k / self._b[column])
+            apart = self._cells.joined(fine) - wanted
+            self._noise.learn(self._group // STRETCH, apart, wanted.sum(axis=0), self._b / GROUP, self._latched)
         while self._group - self._learnt >= _LATE + STRETCH:
             x, n = self._summed(self._learnt, self._learnt + STRETCH)
             self._k += np.where(learning[column], x, 0.0)

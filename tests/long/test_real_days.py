@@ -30,7 +30,8 @@ ELEC2 = PLACE / "elec2.events.jsonl.gz"
 A_DAY = 48
 UNCHANGED = 11_184
 """Half hours before the known change of the series."""
-REFERENCE_DAYS, DAYS = 30, 360
+REFERENCE_DAYS, DAYS = 28, 360
+"""Whole weeks, so that weekdays go on where the reference ends."""
 MODEL = "model:/elec2"
 
 
@@ -63,9 +64,8 @@ def false_incidents(seed: int, weekly: bool = True, length: int = DAYS, budget: 
     rng = np.random.default_rng(seed)
     rows = drawn(rng, REFERENCE_DAYS, START - REFERENCE_DAYS * 86_400.0, weekly)
     schema = infer_schema(rows)
-    only: dict[str, dict[str, Any]] = {
-        name: {"enabled": name in ("predictive_drift", "histogram_drift")} for name in registry()
-    }
+    drift = ("predictive_drift", "histogram_drift")
+    only: dict[str, dict[str, Any]] = {name: {"enabled": name in drift} for name in registry()}
     settings = PanelSettings(drift_budget=budget, detectors=only)
     panel = Panel(MODEL, "elec2", build_reference(rows, schema, "file", MODEL), settings)
     book = IncidentBook()

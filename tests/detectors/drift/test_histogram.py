@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectors.base import F64, Finding, Views, registry
-from detectors.drift.cell_noise import HORIZONS, LAG, STRETCH, CellNoise
+from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
 from detectors.drift.cells import GROUP, CellBets, Cells
 from detectors.drift.histogram import HistogramDrift
 from detectors.views.bins import NumericColumn
@@ -76,13 +76,15 @@ def test_noise_is_that_of_counts_and_grows_with_bursts() -> None:
     def learnt(burst: int) -> F64:
         cells, rng = uniform_cells(4), np.random.default_rng(5)
         noise = CellNoise(cells)
-        share = np.tile(cells.of_reference[:18], 1)
-        wanted = cells.joined(np.tile(share * STRETCH * GROUP, 4))
+        share = cells.of_reference[:18]
+        wanted = cells.joined(np.tile(share * GROUP, 4))
         for stretch in range(60):
-            drawn_ = [rng.multinomial(STRETCH * GROUP // burst, share) * burst for _ in range(4)]
-            x = cells.joined(np.concatenate(drawn_).astype(np.float64))
-            noise.learn(stretch, x - wanted, wanted, np.full(4, 1e6), np.zeros(4, np.bool_))
-        assert noise.windows == (60 - LAG) // HORIZONS[-1]
+            groups = [
+                np.concatenate([rng.multinomial(GROUP // burst, share) * burst for _ in range(4)]) for _ in "1234"
+            ]
+            apart = cells.joined(np.array(groups, np.float64)) - wanted
+            noise.learn(stretch, apart, STRETCH * wanted, np.full(4, 1e6), np.zeros(4, np.bool_))
+        assert noise.windows == (60 - LAG) // LONGEST
         return noise.v[cells.on]
 
     assert learnt(1).max() < 2.0 and np.median(learnt(1)) < 1.3
@@ -121,10 +123,23 @@ def test_it_recovers_and_finds_the_next_fill() -> None:
     assert len(opened) == 1 and 10_000 < opened[0] < 14_000
 
 
+def test_what_changes_from_group_to_group_and_evens_out_is_noise() -> None:
+    """The weekday of half-hourly events: a group knows two of them, a stretch all."""
+    cells = uniform_cells()
+    noise = CellNoise(cells)
+    wanted = cells.joined(cells.of_reference[:18] * GROUP)
+    for stretch in range(40):
+        fine = np.zeros((STRETCH, 18))
+        for g in range(STRETCH):
+            fine[g, 1 + 4 * g : 5 + 4 * g] = GROUP / 4
+        noise.learn(stretch, cells.joined(fine) - wanted, STRETCH * wanted, np.full(1, 1e6), np.zeros(1, np.bool_))
+    assert noise.v[cells.on].min() > 10
+
+
 def test_nothing_is_bet_before_the_noise_was_seen() -> None:
     table = spoilt(drawn("iid", 5, 7_000), 3_000, 7_000, 0.3)
     watch = Watch(reference("iid", 5, 1_000), name=NAME)
-    assert watch.detector.waits_for == GROUP * STRETCH * (3 * HORIZONS[-1] + LAG) == 6_000
+    assert watch.detector.waits_for == GROUP * STRETCH * (3 * LONGEST + LAG) == 6_000
     for one in batches(table.rows(np.arange(5_900))):
         for evidence in watch.detector.update(one, Views(one, watch.context)):
             assert not evidence.log_e.any()  # type: ignore[union-attr]
