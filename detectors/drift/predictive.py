@@ -174,7 +174,7 @@ class PredictiveDrift(Detector):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Numbers since the onset of the last alarm, expected ones from the target."""
         accuracy = expected_accuracy(self.context)
-        return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy)
+        return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy, self.calendar)
 
     def sensitivity(self, alarms_a_day: float) -> Sensitivity:
         """What can be found at a budget of `alarms_a_day` for this detector, with the noise as it stands."""
