@@ -10,6 +10,7 @@ from detectors.drift.predictive import PredictiveDrift
 from detectors.drift.variability import Variability
 from monitor.sensing import FIRST, Sensing, note_of, sense
 from monitor.state.codec import decode, encode
+from monitor.watch import Prepared
 from tests.monitor.test_sampling import START, SUBJECT, drifting, feed, pipeline, records
 
 __all__ = ["drifting"]
@@ -88,6 +89,9 @@ def test_it_survives_a_restart_and_not_another_reference(
     fresh = Sensing()
     fresh.restore({})  # of a version that did not look
     assert fresh.due(watch.panel, watch.watermark) and fresh.note == ""
+    assert watch.row().note and watch._schema is not None
+    watch.use(Prepared(watch._schema, watch.panel.context.reference))
+    assert not watch.sensing.known and watch.row().note == ""
 
 
 def test_an_error_is_no_end(drifting: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
