@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from detectors.base import Measure
@@ -19,7 +19,10 @@ ACCURACY = "estimated_accuracy"
 """Statistic of the measure that says how right the model probably is, by its scores."""
 BLAME = "part_of_the_change"
 """Statistic of the measure that says how much of a drift is a client's doing; `expected` is its share of queries."""
-DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME)
+WHOLE = "whole_reference"
+"""Statistic of the measure that says what a number is over the whole reference, where another one is usual at the hours
+of the events."""
+DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME, WHOLE)
 """Statistics of measures that describe a change beside the one that is told: population stability index, distances,
 median."""
 NAMED = 3
@@ -48,7 +51,8 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
     if not told:
         return f"{kind.replace('_', ' ')} since {clock(onset)}"
     fields = list(dict.fromkeys(_name(m) for m in told))
-    parts = [_part(next(m for m in told if _name(m) == name)) for name in fields[:NAMED]]
+    whole = {m.stream: m.expected for m in measures if m.statistic == WHOLE}
+    parts = [_part(next(m for m in told if _name(m) == name), whole) for name in fields[:NAMED]]
     text = "; ".join(parts) + f"; since {clock(onset)}"
     if len(fields) > NAMED:
         further = "clients act alike" if all(m.unit == QUERIES for m in told) else "moved"
@@ -87,7 +91,8 @@ def _name(measure: Measure) -> str:
     return measure.field or measure.stream
 
 
-def _part(measure: Measure) -> str:
+def _part(measure: Measure, whole: Mapping[str, float]) -> str:
+    """One field; `whole` has what is expected over the whole reference of streams that have a season."""
     if measure.statistic in _FLOW:
         name, now, before = _name(measure), number(measure.observed), number(measure.expected)
         return _FLOW[measure.statistic].format(name=name, now=now, before=before)
@@ -102,4 +107,8 @@ def _part(measure: Measure) -> str:
         subject = f"{_name(measure)}: {what} of {statistic}"
     else:
         subject = f"{_name(measure)}: {statistic} {what}"
-    return f"{subject} {number(measure.expected)} → {number(measure.observed)} over {number(measure.n)} events"
+    text = f"{subject} {number(measure.expected)} → {number(measure.observed)} over {number(measure.n)} events"
+    if measure.stream not in whole:
+        return text
+    usual, over_all = number(measure.expected), number(whole[measure.stream])
+    return f"{text} ({usual} is usual at these hours, {over_all} over the whole reference)"

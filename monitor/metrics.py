@@ -115,6 +115,24 @@ class Metrics:
             "modelwarden_predictions_unjudged", "Predictions that statistical detectors were not given.", ["model"],
             registry=r,
         )  # fmt: skip
+        self.smallest_shift = Gauge(
+            "modelwarden_smallest_mean_shift_sd",
+            "Smallest lasting shift of a mean that pages in half of the numeric columns, in standard deviations.",
+            ["model"], registry=r,
+        )  # fmt: skip
+        self.independent_shift = Gauge(
+            "modelwarden_smallest_mean_shift_independent_sd", "The same, were events independent and without season.",
+            ["model"], registry=r,
+        )  # fmt: skip
+        self.design_effect = Gauge(
+            "modelwarden_design_effect",
+            "Variance of sums of 1,600 events over that of independent ones, median of the numeric columns.", ["model"],
+            registry=r,
+        )  # fmt: skip
+        self.sensitivity_reduced = Gauge(
+            "modelwarden_sensitivity_reduced", "1 while traffic varies too much for small changes (status says more).",
+            ["model"], registry=r,
+        )  # fmt: skip
         self.watched = Gauge("modelwarden_models_watched", "Models by condition.", ["state"], registry=r)
         self.clients = Gauge("modelwarden_clients_tracked", "Clients counted.", ["model"], registry=r)
         self.client_bytes = Gauge(

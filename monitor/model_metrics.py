@@ -41,6 +41,11 @@ class ModelMetrics:
             self._shown[subject] = (row.predictions, row.labels, row.unjudged)
             metrics.clients.labels(label).set(row.clients)
             self._labels.show(label, watch)
+            if watch.panel is not None and watch.sensing.known:
+                metrics.smallest_shift.labels(label).set(watch.sensing.smallest)
+                metrics.independent_shift.labels(label).set(watch.sensing.independent)
+                metrics.design_effect.labels(label).set(watch.sensing.design_effect)
+                metrics.sensitivity_reduced.labels(label).set(bool(watch.sensing.note))
             if watch.panel is not None:
                 metrics.capital.labels(label, "drift").set(watch.panel.account.capital)
                 metrics.alarms.labels(label, "drift").set(watch.panel.account.alarms)

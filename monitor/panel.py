@@ -191,6 +191,13 @@ class Panel:
         """Live events that the detectors called `name` must see before they can alarm."""
         return max((r.detector.waits_for for r in self._runners if r.detector.name == name), default=0)
 
+    @property
+    def drift_alarms_a_day(self) -> float:
+        """What the budget gives the detector of drift in all traffic; it must run."""
+        members = self.account.members()
+        share: float = members[PredictiveDrift.name][1] / sum(s for _, s in members.values())
+        return self.account.rate * 86_400 * share
+
     def detect(self, batch: Batch, report: Report, sample: Sample | None = None) -> None:
         """Run every detector over one batch; then report what they found, in the order of the events.
 

@@ -32,6 +32,7 @@ from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
 from monitor.panel import SHADOW
 from monitor.references import FOR_NEW_VERSION, reference_row
+from monitor.sensing import sense
 from monitor.state.commands import Command
 from monitor.state.unit import (
     AuditRow,
@@ -206,6 +207,7 @@ class Pipeline:
             self._cut(watch)
             watch.advance(self._report)
             self._watch_health(watch)
+        sense(self.watches.values())
         self.traffic.tick(at, listening)
         self.health.fade(at)
         if self.book.end_silences(at):

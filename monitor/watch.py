@@ -40,6 +40,7 @@ from monitor.labels import Cut, ModelLabels
 from monitor.panel import Panel, PanelSettings, Restored
 from monitor.rollout import Rollout
 from monitor.sampling import Sampling
+from monitor.sensing import Sensing
 from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage, SubjectRow
 
@@ -101,6 +102,7 @@ class Watch:
         self.watermark = 0.0
         self.clients = ClientLedger()
         self.sampling = Sampling()
+        self.sensing = Sensing()
         self.joined = ModelLabels(subject, settings.labels, settings.classes)
         self.panel: Panel | None = None
         self.content = ""
@@ -152,6 +154,7 @@ class Watch:
         self._schema = prepared.schema
         settings = replace(self.settings.panel, thresholds=_thresholds(prepared.schema, self.settings.threshold))
         self.panel = Panel(self.subject, self.model, prepared.reference, settings)
+        self.sensing = Sensing()
         self._watch_segments()
 
     def _watch_segments(self) -> None:
@@ -248,6 +251,12 @@ class Watch:
             empty = build_batch(self.subject, self._judged, [], [], self._schema)
             self.panel.advance(self.watermark, empty, lambda finding, source: report(self, finding, source))
 
+    def sense(self) -> None:
+        """Find out which changes the detectors can find now."""
+        if self.panel is not None:
+            self.sensing.look(self.panel, self.watermark)
+            self._changed = True
+
     @property
     def learning(self) -> Learning:
         """How far the provisional reference is, and when it will be complete if events come as they did."""
@@ -281,6 +290,7 @@ class Watch:
             watermark=self.watermark or -math.inf,  # no event yet
             sample_rate=1 / self.sampling.one_in,
             unjudged=self.sampling.unjudged,
+            note=self.sensing.note if self.panel is not None else "",
         )
 
     def dirty(self) -> list[StatePage]:
@@ -292,6 +302,7 @@ class Watch:
             condition = _RELEARNING if self._relearning else _WATCHING if self.held is None else _HELD
             page = {"counts": counts, "watermark": np.array([self.watermark]), "condition": np.array([condition])}
             page["sampling"] = self.sampling.page()
+            page |= self.sensing.page()
             page["reference"] = text_array([self.content if self.panel is not None else ""])
             if self.held is not None and self.panel is not None:
                 page["held"] = text_array([self.held, self.panel.context.reference.version])
@@ -326,6 +337,7 @@ class Watch:
                 self.predictions, self.labels, self._judged = page.arrays["counts"].tolist()
                 self.watermark = float(page.arrays["watermark"][0])
                 self.sampling.restore(page.arrays.get("sampling"))
+                self.sensing.restore(page.arrays)
                 self._restore_condition(page.arrays)
                 before = array_text(page.arrays["reference"]) if "reference" in page.arrays else ()
                 self.content_changed = self.panel is not None and any(c not in ("", self.content) for c in before)

@@ -72,12 +72,13 @@ class Calendar:
     def without(self, time: F64, sums: F64, squares: F64) -> tuple[F64, F64]:
         """Sums and squares (blocks, G) of blocks less their season. Elementwise in every step, so equal for any number
         of blocks at a time."""
-        season = self._at(time)
+        season = self.at(time)
         left = sums - BLOCK * season
         spread = squares - 2 * season * sums + BLOCK * (season * season + self.extra)
         return left, np.where(self.period[: sums.shape[1]] > 0, spread, squares)
 
-    def _at(self, time: F64) -> F64:
+    def at(self, time: F64) -> F64:
+        """(blocks, G) what the season adds to mean scores, by the times (blocks · 25,) of the events of blocks."""
         season: F64 = np.zeros((len(time) // BLOCK, self.slopes.shape[1]))
         for own, column in zip(self.slopes, (self.features(time) - self.centre).T, strict=True):
             season += column[:, None] * own

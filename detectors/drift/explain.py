@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from detectors.base import I64, Explanation, Measure
+from detectors.drift.calendar import Calendar
 from detectors.drift.effects import LEAST_EVENTS, jensen_shannon, median_of, stability_index, transport
 from detectors.drift.history import History
 from detectors.drift.onset import Story
@@ -16,6 +17,7 @@ from detectors.drift.pairs import LABEL
 from detectors.drift.profile import profile_of
 from detectors.drift.scores import BLOCK, INDICATORS, Score
 from detectors.drift.target import Target
+from detectors.drift.usual import Usual
 from detectors.performance.expected_accuracy import ExpectedAccuracy
 from detectors.quality.units import Moments, unit_factor
 from detectors.views.bins import CategoryColumn, NumericColumn
@@ -24,6 +26,9 @@ UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
 PSI, JS, WASSERSTEIN, MEDIAN = "psi", "js", "wasserstein", "median"
 """Statistics of the measures that describe a column's change and decide nothing."""
+WHOLE = "whole_reference"
+"""Statistic of the measure that says what a number is over the whole reference, where another one is expected at the
+hours of the events."""
 ACCURACY = "estimated_accuracy"
 """Statistic of the measure that says how right the model probably is, by its scores."""
 MOST, PROFILED = 3, 5
@@ -41,14 +46,19 @@ def explain_blocks(
     streams: Sequence[int],
     story: Story,
     accuracy: ExpectedAccuracy | None = None,
+    calendar: Calendar | None = None,
 ) -> Explanation:
-    """Explain by the blocks of `story`, all of them still in `history`, strongest stream first."""
+    """Explain by the blocks of `story`, all of them still in `history`, strongest stream first. Means and shares that
+    have a season in `calendar` are held against what is usual at the hours of these blocks."""
     since, until = history.times(story.first)[0], history.times(story.end - 1)[1]
+    usual = Usual(target, calendar, history, story.first, story.end)
     measures = []
     effects: dict[str, float] = {}
+    whole: list[Measure] = []
     for stream in streams:
         observed, expected, unit, n = _numbers(target, history, stream, story.first, story.end)
         score = target.scores[stream]
+        over_all, expected = expected, _at_these_hours(usual, score, stream, expected)
         sd = float(target.raw_sd[score.column]) if score.family == "loc" else 1.0
         effect = effect_size(unit, observed, expected, sd)
         effects |= {name: max(effect, effects.get(name, 0.0)) for name in score.stream.fields}
@@ -58,9 +68,12 @@ def explain_blocks(
                 " × ".join(score.stream.fields), score.label,
             )
         )  # fmt: skip
+        if expected != over_all:
+            whole.append(replace(measures[-1], expected=over_all, statistic=WHOLE))
     measures = _profiled(measures, target, history, streams, story)
     measures += _units(detector, target, history, streams, story.first, story.end)
-    measures += _effects(detector, target, history, streams, story.first, story.end)
+    measures += _effects(detector, target, history, streams, usual, story)
+    measures += whole
     drop = 0.0
     if accuracy is not None:
         cells = [history.cells(column, story.first, story.end) for column in accuracy.columns]
@@ -73,30 +86,42 @@ def explain_blocks(
 
 
 def _effects(
-    detector: str, target: Target, history: History, streams: Sequence[int], onset: int, end: int
+    detector: str, target: Target, history: History, streams: Sequence[int], usual: Usual, story: Story
 ) -> list[Measure]:
-    """Stability index of each named column, and the median of a numeric one: before, and since the onset."""
+    """How far each named column is from what is usual at these hours, and the median of a numeric one."""
     made: list[Measure] = []
+    onset, end = story.first, story.end
     since, until = history.times(onset)[0], history.times(end - 1)[1]
     n = (end - onset) * BLOCK
     of_column = {s.column: s for s in (target.scores[i] for i in reversed(streams)) if s.family != "pair"}
     for column, score in reversed(list(of_column.items())[-MOST:]):
         name = score.stream.fields[0]
         count = history.histogram(column, len(score.share), onset, end).astype(np.float64)
+        at_hours = usual.law(column)
+        law = score.share if at_hours is None else at_hours
         if n >= LEAST_EVENTS:
-            index, distance = stability_index(score.share, count), jensen_shannon(score.share, count)
+            index, distance = stability_index(law, count), jensen_shannon(law, count)
             made.append(Measure(detector, f"{name}:psi", index, 0.0, "psi", n, since, until, name, PSI))
             made.append(Measure(detector, f"{name}:js", distance, 0.0, "js distance", n, since, until, name, JS))
         if column < len(target.binning.numeric):
             bins = target.told[column]
-            far = transport(bins, score.share, count, float(target.raw_sd[column]))
+            far = transport(bins, law, count, float(target.raw_sd[column]))
             if far is not None and n >= LEAST_EVENTS:
                 stream = f"{name}:wasserstein"
                 made.append(Measure(detector, stream, far, 0.0, "reference sd", n, since, until, name, WASSERSTEIN))
-            now, before = median_of(bins, count), median_of(bins, score.share)
-            if now is not None and before is not None:
+            now, before, over_all = (median_of(bins, w) for w in (count, law, score.share))
+            if now is not None and before is not None and over_all is not None:
                 made.append(Measure(detector, f"{name}:median", now, before, "median", n, since, until, name, MEDIAN))
+                if at_hours is not None:
+                    made.append(replace(made[-1], expected=over_all, statistic=WHOLE))
     return made
+
+
+def _at_these_hours(usual: Usual, score: Score, stream: int, expected: float) -> float:
+    """What is usual at the hours of the blocks; `expected` where nothing is known of hours."""
+    told = {"loc": usual.mean, "cat": usual.share}.get(score.family)
+    at_hours = None if told is None else told(stream)
+    return expected if at_hours is None else at_hours
 
 
 def _profiled(

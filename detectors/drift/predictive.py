@@ -53,6 +53,7 @@ from detectors.drift.stored import check_pages
 from detectors.drift.target import target
 from detectors.drift.target_bets import SHARE, TARGET_LEAK, TargetBets
 from detectors.drift.thinned import Thinned
+from detectors.drift.variability import Variability, independent, variability
 from detectors.drift.warm import learn_ordered
 from detectors.performance.expected_accuracy import expected_accuracy
 
@@ -91,6 +92,8 @@ class PredictiveDrift(Detector):
         self._memory = params.memory or memory_of(context.events_per_day)
         self._swings = [slipping_swing(x, self._memory, context.events_per_day) for x in (allowed.later, allowed.start)]
         self._allowed = (allowed.later, allowed.start)
+        self._calm: tuple[float, float] | None = None
+        """Alarms a day, and the smallest shift that they would find were events independent."""
         self._begin()
 
     def _begin(self) -> None:
@@ -174,15 +177,39 @@ class PredictiveDrift(Detector):
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Numbers since the onset of the last alarm, expected ones from the target."""
         accuracy = expected_accuracy(self.context)
-        return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy)
+        return explain_blocks(self.name, self._target, self._history, streams, self._story, accuracy, self.calendar)
 
     def sensitivity(self, alarms_a_day: float) -> Sensitivity:
         """What can be found at a budget of `alarms_a_day` for this detector, with the noise as it stands."""
         if not self._block:
             self._noise.refresh(0, BLOCK * self._null.k / self._null.b)  # as the first block will
+        return sensitivity(self._stakes(alarms_a_day), self._assumed)
+
+    def variability(self, alarms_a_day: float) -> Variability | None:
+        """Whether traffic varies too much for what should page; None before the first block, and without a mean. It
+        changes nothing."""
+        if not self._block:
+            return None
+        stakes, usual = self._stakes(alarms_a_day), self._departure.usual
+        if self._calm is None or self._calm[0] != alarms_a_day:
+            self._calm = alarms_a_day, independent(stakes)
+        strayed: F64 = np.zeros(len(self._latched))
+        strayed[self._target_bets.sums] = 0.0 if usual is None else usual
+        return variability(stakes, self._calm[1], self._swing(early=False), not self._assumed, strayed)
+
+    @property
+    def events(self) -> int:
+        """Events judged so far, in whole blocks."""
+        return self._block * BLOCK
+
+    @property
+    def _assumed(self) -> int:
+        """Events until the noise is no longer a stated floor."""
+        return max(0, FLOOR_BLOCKS - self._block - self._noise.warmed) * BLOCK
+
+    def _stakes(self, alarms_a_day: float) -> Stakes:
         paid = np.full(len(self._latched), alarms_a_day * (1 - SHARE) * BLOCK / self.context.events_per_day)
-        stakes = Stakes(self._target, self._bets, self._memory, self._noise, self._season, paid)
-        return sensitivity(stakes, max(0, FLOOR_BLOCKS - self._block - self._noise.warmed) * BLOCK)
+        return Stakes(self._target, self._bets, self._memory, self._noise, self._season, paid)
 
     def dirty(self) -> dict[str, Page]:
         pages = self._history.dirty()

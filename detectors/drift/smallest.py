@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detectors.base import F64, I64
-from detectors.drift.bets import LEAK, ChangeBets, log_e_values
+from detectors.drift.bets import LEAK, ChangeBets, Line, log_e_values
 from detectors.drift.design_effect import DesignEffect
 from detectors.drift.null import Null
 from detectors.drift.scores import BLOCK, FAMILIES, Family
@@ -85,7 +85,7 @@ def smallest_changes(stakes: Stakes) -> tuple[Smallest, ...]:
     least, events = np.full(streams, np.nan), np.full(streams, np.nan)
     shares = np.concatenate([np.zeros(target.sums, np.bool_), np.ones(target.counts, np.bool_)])
     for shift, points in zip(SHIFTS.tolist(), POINTS.tolist(), strict=True):
-        found = _played(stakes, shift, points)
+        found = played(stakes, shift, points)
         on = ~np.isnan(found)
         least[on], events[on] = np.where(shares, points, shift)[on], found[on]
         if not on.any():
@@ -112,15 +112,18 @@ def _median(values: F64) -> float:
     return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else float("nan")
 
 
-def _played(stakes: Stakes, shift: float, points: float) -> F64:
-    """(streams,) events until each stream's capital reaches 1 after all change at once; NaN where it never does."""
+def played(stakes: Stakes, shift: float, points: float, only: I64 | None = None) -> F64:
+    """(streams,) events until each stream's capital reaches 1 after all change at once; NaN where it never does.
+    `only` these G streams are asked, where not all are; none of a pair."""
     target, bets, g = stakes.target, stakes.bets, stakes.target.sums
+    asked = np.arange(len(bets.stream)) if only is None else np.flatnonzero(np.isin(bets.stream, only))
+    stream, leak = bets.stream[asked], bets.leak[asked]
     null = _full(target, stakes.memory)
     prices = bets.prices(stakes.noise, stakes.swing[:g], np.ones(target.counts))
     sums = BLOCK * (target.mean + shift * target.spread)[None]
     squares = BLOCK * (target.second + 2 * shift * target.spread * target.mean + (shift * target.spread) ** 2)[None]
     counts = BLOCK * np.minimum(null.k / null.b + points, 1.0)[None]
-    paid = bets.weight * stakes.injected[bets.stream]
+    paid = bets.weight[asked] * stakes.injected[stream]
     capital: F64 = np.zeros(len(paid))
     found = np.full(len(target.scores), np.nan)
     learning = np.ones(len(found), np.bool_)
@@ -128,17 +131,25 @@ def _played(stakes: Stakes, shift: float, points: float) -> F64:
     for group in range(int(_HORIZON * stakes.memory / BLOCK / _GROUP)):
         compiled = bets.odds(null, prices)
         bets.look(compiled, sums / BLOCK, counts, seen[:, :g], residual)
-        e = bets.leak * np.exp(log_e_values(compiled.line, seen)[0])
+        line = compiled.line if only is None else _part(compiled.line, asked)
+        e = leak * np.exp(log_e_values(line, seen)[0])
         if not group:  # before the change bets lose, and hold what a few blocks have paid
-            quiet = bets.leak * np.exp(np.minimum(compiled.line.base, 0.0))
+            quiet = leak * np.exp(np.minimum(line.base, 0.0))
             capital = paid * quiet / np.maximum(1 - quiet, 1 - LEAK)
         for block in range(1, _GROUP + 1):
             capital = np.minimum((capital + paid) * e, 1e6)
-            of_stream = np.bincount(bets.stream, capital, len(found))
+            of_stream = np.bincount(stream, capital, len(found))
             new = (of_stream >= 1) & np.isnan(found)
             found[new] = (group * _GROUP + block) * BLOCK
+        if only is not None and not np.isnan(found[only]).any():
+            break
         null.absorb(_GROUP, _GROUP * sums[0], _GROUP * squares[0], _GROUP * counts[0], learning)
     return found
+
+
+def _part(line: Line, bets: I64) -> Line:
+    """Of bets on sums, which have no cap."""
+    return Line(line.source[bets], line.slope[bets], line.base[bets], len(bets))
 
 
 def _full(target: Target, memory: float) -> Null:

@@ -51,8 +51,10 @@ class Target:
         self.family: I64 = np.array([FAMILIES.index(s.family) for s in self.scores], np.int64)
         self.column: I64 = np.array([s.column for s in self.scores], np.int64)
         self.columns = len(bins.numeric) + len(bins.category)
+        self.location = {s.column: i for i, s in enumerate(sums) if s.family == "loc"}
+        """The stream of location of each numeric column that has one."""
         self._tables = _Tables(bins, tuple(sums), tuple(counts))
-        self._raw(reference)
+        self._raw(reference, index)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -75,9 +77,9 @@ class Target:
         products, product_squares = self.pairs.sums(index, filled)
         return np.hstack([sums, products]), np.hstack([squares, product_squares]), counts
 
-    def _raw(self, reference: Reference) -> None:
+    def _raw(self, reference: Reference, index: I16) -> None:
         """What explanations show of each numeric column in its own unit, as if absurd values were not there: support,
-        clip limit, mean, sd, and bins."""
+        clip limit, mean, sd, bins, and the mean of each bin less that of the column."""
         rows = reference.rows
         values = np.hstack([rows.numeric.values, rows.outputs_numeric.values])
         status = np.hstack([rows.numeric.status, rows.outputs_numeric.status])
@@ -92,11 +94,22 @@ class Target:
         kept = clipped(values, ok, self.limit)
         self.raw_mean: F64 = kept.sum(axis=0) / n
         self.raw_sd: F64 = np.sqrt((np.where(ok, kept - self.raw_mean, 0.0) ** 2).sum(axis=0) / n)
+        self.bin_mean = tuple(
+            _means(index[ok[:, j], j] % FILLED, kept[ok[:, j], j] - self.raw_mean[j], len(column.edges) + 1)
+            for j, column in enumerate(self.binning.numeric)
+        )
         reach = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
         self.told = tuple(
             replace(column, edges=np.clip(column.edges, reach[0][j], reach[1][j]))
             for j, column in enumerate(self.binning.numeric)
         )
+
+
+def _means(index: I16, value: F64, bins: int) -> F64:
+    """(bins,) mean value of each bin; 0 of one without a value."""
+    count = np.bincount(index, minlength=bins)[:bins]
+    made: F64 = np.bincount(index, value, bins)[:bins] / np.maximum(count, 1)
+    return made
 
 
 def target(context: Context) -> Target:

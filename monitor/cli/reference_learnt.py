@@ -24,9 +24,7 @@ def learnt(panel: Panel) -> dict[str, Any] | None:
     detector = panel.drift
     if detector is None:
         return None
-    members = panel.account.members()
-    share = members[detector.name][1] / sum(s for _, s in members.values())
-    now = detector.sensitivity(panel.account.rate * 86_400 * share)
+    now = detector.sensitivity(panel.drift_alarms_a_day)
     return {
         "season": _season(detector),
         "smallest_changes": [_smallest(one) for one in now.found],

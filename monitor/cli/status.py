@@ -41,6 +41,9 @@ def _print(found: dict[str, Any]) -> None:
         "last event",
     )  # fmt: skip
     print_table("Models", columns, (_model(m) for m in found["models"]))
+    for m in found["models"]:
+        if m["note"]:
+            print_line(f"{m['tenant'] + '/' if m['tenant'] else ''}{m['model']}: {m['note']}")
     topics = (
         "topic", "#partition", "#next offset", "#received", "#accepted", "#rejected", "#bad rows",
         "#time corrected", "#gap",

@@ -32,7 +32,8 @@ def _model(row: SubjectRow) -> dict[str, Any]:
         "model", "tenant", "predictions", "labels", "labels_matched", "clients", "clients_exact", "state",
         "attack_state", "unwatched", "subject", "sample_rate", "unjudged",
     )  # fmt: skip
-    return {name: getattr(row, name) for name in names} | {"watermark": rfc3339_or_none(row.watermark)}
+    told = {"note": row.note or None}
+    return {name: getattr(row, name) for name in names} | told | {"watermark": rfc3339_or_none(row.watermark)}
 
 
 def _access(db: Database, connection: Connection) -> dict[str, Any]:

@@ -121,6 +121,7 @@ subjects = Table(
     Column("watermark", Real()),
     Column("sample_rate", Real(), nullable=False, server_default="1"),
     Column("unjudged", Whole(), nullable=False, server_default="0"),
+    Column("note", Words(1_000), nullable=False, server_default=""),
     _required("updated_at", Real()),
 )
 

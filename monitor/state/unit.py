@@ -98,6 +98,8 @@ class SubjectRow(NamedTuple):
     """Share of predictions that statistical detectors are given now."""
     unjudged: int = 0
     """Predictions that they were not given."""
+    note: str = ""
+    """What is told of the model beside its condition, such as that its traffic varies too much; empty: nothing."""
 
 
 class IdentityRow(NamedTuple):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alerts.render import incident_json
 from monitor.backtest import run_backtest
 from monitor.config import parse_config
 from monitor.demo.traffic import CreditTraffic, write_events
@@ -64,6 +67,29 @@ def test_a_drift_that_is_one_clients_doing_names_it(tmp_path: Path, reference: P
     assert (incident.kind, incident.severity) == ("feature_drift", "warning")
     assert [s.id for s in incident.subjects if s.type == "client"] == [busiest]
     assert f"client {busiest} makes" in incident.why and "% of the change with" in incident.why
+
+
+def test_a_why_compares_with_what_is_usual_at_the_hour(tmp_path: Path) -> None:
+    """Orders swing by 2 around 12 each day: at their peak 14 is usual, and 15 is one too many, not three."""
+    noise = random.Random(1)
+
+    def event(i: int, more: float) -> dict[str, Any]:
+        time = START + i * 86_400 / 1_500  # begins at 08:00 UTC
+        orders = 12 + 2 * math.sin(2 * math.pi * i / 1_500) + noise.gauss(0, 1) + more
+        return {
+            "model": "shop",
+            "ts": time,
+            "features": {"orders": orders, "age": noise.gauss(40, 9)},
+            "prediction": "a",
+        }
+
+    reference = written(tmp_path / "days.jsonl", [event(i, 0.0) for i in range(-6_000, 0)])
+    later = written(tmp_path / "later.jsonl", [event(i, float(i >= 3_300)) for i in range(3_420)])  # two hours
+    (incident,) = run_backtest([later], reference).incidents
+    assert incident.why.startswith("orders: mean 1")
+    assert " is usual at these hours, 12 over the whole reference)" in incident.why
+    told = {e["statistic"]: e["expected"] for e in incident_json(incident)["evidence"] if e["stream"] == "orders:mean"}
+    assert told["mean"] == pytest.approx(13.9, abs=0.2) and told["whole_reference"] == pytest.approx(12.0, abs=0.1)
 
 
 def test_one_file_or_several_packed_or_not_give_the_same_detections(

@@ -103,10 +103,10 @@ def test_the_file_is_given_once(place: Place) -> None:
 
 def test_migrate_makes_the_tables_and_then_has_nothing_to_do(place: Place) -> None:
     result = place.run("migrate")
-    assert result.exit_code == 0 and "no tables → 0004" in result.stdout
+    assert result.exit_code == 0 and "no tables → 0005" in result.stdout
     open_store(place.url, "g").close()
     result = place.run("migrate")
-    assert result.exit_code == 0 and "nothing to do" in result.stdout and "0004" in result.stdout
+    assert result.exit_code == 0 and "nothing to do" in result.stdout and "0005" in result.stdout
 
 
 def test_migrate_on_postgresql(place: Place, postgres_url: str) -> None:
@@ -115,7 +115,7 @@ def test_migrate_on_postgresql(place: Place, postgres_url: str) -> None:
         file.write("identity: {key_file: id.key}\n")
     assert place.run("status").exit_code == 1
     result = place.run("migrate")
-    assert result.exit_code == 0 and "no tables → 0004" in result.stdout
+    assert result.exit_code == 0 and "no tables → 0005" in result.stdout
     assert place.run("status").exit_code == 0
 
 

@@ -53,6 +53,18 @@ def test_status_as_tables(filled: Place) -> None:
     assert "Active: host:1, epoch 2, since " in filled.run("status").stdout
 
 
+def test_a_note_on_a_model_stands_under_the_models(filled: Place) -> None:
+    watch = Watch("model:eu/idle", "idle", "eu", WatchSettings())
+    with filled.store() as store:
+        lease = store.acquire_lease("daemon", 30.0)
+        assert lease is not None
+        row = watch.row()._replace(note="Reduced sensitivity: 3 of 13 numeric columns wander.")
+        store.commit(CommitUnit(3.0, pages=watch.dirty(), subjects=[row]), lease)
+    assert "eu/idle: Reduced sensitivity: 3 of 13 numeric columns wander." in filled.run("status").stdout
+    notes = {m["model"]: m["note"] for m in filled.json("status")["models"]}
+    assert notes == {"idle": row.note, "credit-risk": None}
+
+
 def test_clients_in_clear_with_their_counts_and_times(place: Place) -> None:
     hidden = place.fill()
     shown = place.json("clients", "show", "--model", "credit-risk")

@@ -93,7 +93,8 @@ def test_status_has_the_promised_shape(store: StateStore, lease: Lease, full_uni
     assert model == {
         "model": "credit", "tenant": "", "predictions": 20, "labels": 2, "labels_matched": 2, "clients": 3,
         "clients_exact": True, "state": "watching", "attack_state": "calibrating", "unwatched": False,
-        "subject": "model:/credit", "sample_rate": 0.5, "unjudged": 2, "watermark": "1970-01-01T00:16:42.000Z",
+        "subject": "model:/credit", "sample_rate": 0.5, "unjudged": 2, "note": None,
+        "watermark": "1970-01-01T00:16:42.000Z",
     }  # fmt: skip
     assert status["access"]["events"] == 14
     assert [(t["topic"], t["partition"]) for t in status["topics"]] == [("p", 0), ("p", 1)]
