@@ -34,6 +34,7 @@ from detectors.base import (
     Views,
     registry,
 )
+from detectors.drift.predictive import PredictiveDrift
 from detectors.reference import Reference
 from monitor.sampling import is_in_sample
 
@@ -137,6 +138,12 @@ class Watch:
         d, bets = self.detector, self.detector.bets()
         assert bets is not None
         self.account.register(d.name, d.streams(), bets, d.share, self.reference.outputs)
+
+    @property
+    def drift(self) -> PredictiveDrift:
+        """The detector of moments and shares, where it is that one."""
+        assert isinstance(self.detector, PredictiveDrift)
+        return self.detector
 
     def alarms(self, stream: Iterator[Batch]) -> Iterator[Alarm]:
         """The alarms of a stream, as they come."""

@@ -15,12 +15,12 @@ A_DAY = 1 / 30
 def told(law: Law, ordered: int, events: int) -> Variability:
     """After so many events; the noise is learnt from that many `ordered` ones before (none: from live ones alone)."""
     watch = Watch(days_before(law, 2, ordered, 100_000) if ordered else reference(law, 2, 1_000))
-    assert watch.detector.variability(A_DAY) is None  # nothing was judged yet
+    assert watch.drift.variability(A_DAY) is None  # nothing was judged yet
     assert not list(watch.alarms(batches(drawn(law, 2, events))))
-    before = [page.tobytes() for page in watch.detector._page().values()]
-    seen = watch.detector.variability(A_DAY)
-    assert seen is not None and watch.detector.variability(A_DAY) == seen
-    assert [page.tobytes() for page in watch.detector._page().values()] == before  # to look changes nothing
+    before = [page.tobytes() for page in watch.drift._page().values()]
+    seen = watch.drift.variability(A_DAY)
+    assert seen is not None and watch.drift.variability(A_DAY) == seen
+    assert [page.tobytes() for page in watch.drift._page().values()] == before  # to look changes nothing
     return seen
 
 
@@ -54,7 +54,7 @@ def test_the_smallest_shift_is_that_of_all_sizes() -> None:
     """Halving finds what trying every size does."""
     watch = Watch(reference("iid", 2, 1_000))
     list(watch.alarms(batches(drawn("iid", 2, 4_096))))
-    seen, slow = watch.detector.variability(A_DAY), watch.detector.sensitivity(A_DAY)
+    seen, slow = watch.drift.variability(A_DAY), watch.drift.sensitivity(A_DAY)
     assert seen is not None and slow.found[0].what == "mean"
     assert (seen.smallest, seen.independent) == (slow.found[0].change, slow.calm[0].change)
     assert np.isin([seen.smallest, seen.independent], SHIFTS).all()
