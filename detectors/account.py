@@ -227,7 +227,8 @@ class SumAccount:
             if carried >= NAMED * capital:
                 break
         leader, leading = named[0]
-        idle = sum(sum(m.idle) for m in self._members.values())
+        own = self._members[leader]
+        idle = sum(own.idle)
         alarm = Alarm(
             detector=leader,
             streams=tuple(j for d, j in named if d == leader),
@@ -235,8 +236,8 @@ class SumAccount:
             block=block,
             row=int(evidence.row[block]),
             position=int(evidence.position[block]),
-            ratio=capital / idle if idle > 0 else math.inf,
-            leading_bet=_strongest_bet(self._members[leader], leading),
+            ratio=own.total / idle if idle > 0 else math.inf,
+            leading_bet=_strongest_bet(own, leading),
         )
         self.alarms += 1
         latched = self._latch(named, carriers)

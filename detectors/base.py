@@ -200,6 +200,8 @@ class Detector(ABC):
     latched by what another finds at its end."""
     account: ClassVar[AccountName | None] = None
     share: ClassVar[float] = 0.0
+    lacking: ClassVar[str] = ""
+    """Why `made` may give no detector."""
     atlas: ClassVar[tuple[str, ...]] = ()
     Params: ClassVar[type[Any]]
     """A frozen dataclass; the comments of its fields are the documentation."""

@@ -81,8 +81,9 @@ class ClientEvidence:
 class Alarm:
     """A verdict of the sum rule: the named `streams` carry at least 90 % of the capital, `leading` the most.
 
-    `ratio` is the capital at the alarm over what the same injections would be worth had no block carried evidence
-    (all E = 1, leaks included), so that quiet months before the onset do not dilute it ("evidence ratio : 1").
+    `ratio` is the capital of the leading detector at the alarm over what the same injections would be worth had no
+    block carried evidence (all E = 1, leaks included), so that quiet months before the onset do not dilute it
+    ("evidence ratio : 1"). What others hold is left out: they may be a part of a batch ahead or behind.
     """
 
     detector: str

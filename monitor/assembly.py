@@ -18,8 +18,8 @@ from monitor.intake.identity import Pseudonyms, derive_key, load_or_create_key
 from monitor.intake.joins import JoinSettings
 from monitor.intake.reader import Intake
 from monitor.intake.sources.base import SourceTopic
+from monitor.lineup import PanelSettings, ParamsError, make_params
 from monitor.pairs import pairing_problems, pairings
-from monitor.panel import PanelSettings, ParamsError, make_params
 from monitor.pipeline import PipelineSettings
 from monitor.watch import WatchSettings
 

@@ -20,7 +20,8 @@ from detectors.base import Finding, Rows, registry
 from monitor.demo.traffic import MODEL, CreditTraffic
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 
 EVENTS: Final = 20_000
 CHANGE: Final = 15_000

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Measure, Severity, SubjectRef
-from monitor.panel import SHADOW
+from monitor.lineup import SHADOW
 from monitor.troubles import Trouble
 
 DAEMON = "daemon"

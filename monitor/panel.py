@@ -6,10 +6,8 @@ and alarms become findings. A detector that raises is stopped and reported; the 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +18,6 @@ from detectors.account import SumAccount
 from detectors.base import (
     Alarm,
     Batch,
-    Context,
     Detector,
     Evidence,
     Explanation,
@@ -31,7 +28,6 @@ from detectors.base import (
     StateError,
     Verdict,
     Views,
-    registry,
 )
 from detectors.drift.predictive import PredictiveDrift
 from detectors.findings import AlarmContext, alarm_finding
@@ -39,42 +35,21 @@ from detectors.moves.second_stage import SecondStage
 from detectors.queries.attackers import ATTACKERS
 from detectors.queries.query_log import QueryLog
 from detectors.reference import Reference
+from monitor.latches import Found, Latches, recoveries
+from monitor.lineup import PanelSettings, Runner, context_of, fingerprint, line_up
 from monitor.printable import whereabouts
 from monitor.sampling import Sample, in_whole
-from monitor.state.codec import array_text, text_array
 from monitor.state.unit import StatePage
 from monitor.suspicion import Suspicion
 
 Report = Callable[[Finding, Rows], Incident | None]
 """Takes a finding and the batch it came from; answers the incident it opened, fed or closed."""
 ACCOUNT, LATCHES, ATTACK = "account.drift", "account.latches", "account.attack"
-SHADOW = "@shadow"
-"""A shadow deployment is watched as a subject of its own: it answers the same requests otherwise."""
 _MONTH = 30 * 86_400.0
 _HEALTH = "health"
 """Page of the account that says whether a detector that bets with it was stopped by an error."""
 _PAGE_VERSION = 1
 _LABELS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PanelSettings:
-    """What the configuration says of a model's detectors. `per` is in seconds."""
-
-    drift_budget: float = 1.0
-    per: float = 30 * 86_400.0
-    attack_budget: float = 1.0
-    calibration: float | None = None
-    """Seconds of declared honest traffic at the start; None: the first queries are taken as honest."""
-    services: Mapping[str, str] = field(default_factory=dict)
-    """Declared service accounts, as they stand in events, and their names."""
-    segments: tuple[str, ...] = ()
-    """Fields whose values are watched separately."""
-    importances: Mapping[str, float] = field(default_factory=dict)
-    """Of features, for the severity of drift."""
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Decision thresholds by numeric column."""
-    detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Restored(NamedTuple):
@@ -84,48 +59,22 @@ class Restored(NamedTuple):
     obsolete: tuple[tuple[str, str], ...]
 
 
-class ParamsError(ValueError):
-    """The configuration gives a detector parameters it does not have. The text names both."""
-
-
-@dataclass(slots=True)
-class _Found:
-    """A finding to be reported: latches an alarm has `closed`, or the one whose opening (`opened`) is a recovery."""
-
-    finding: Finding
-    closed: tuple[str, ...] = ()
-    opened: str = ""
-    incident: str = ""
-
-
-@dataclass(slots=True)
-class _Runner:
-    detector: Detector
-    params_hash: str
-    failure: str | None = None
-
-
 class Panel:
     """All detectors that can run on a model with this reference; `off` says why the others cannot."""
 
     def __init__(self, subject: str, model: str, reference: Reference, settings: PanelSettings) -> None:
         self.subject = subject
         self.model = model
-        self.context = Context(
-            subject, reference, _events_per_day(reference), settings.importances, settings.segments,
-            settings.thresholds, settings.calibration,
-        )  # fmt: skip
-        self.off: dict[str, str] = {}
+        self.context = context_of(subject, reference, settings)
         self.failures: list[tuple[str, str]] = []
         """(detector, error) of detectors that stopped since the caller last looked; the caller empties it."""
         self._settings = settings
-        self._found: list[_Found] = []
+        self._found: list[Found] = []
         self._begin()
 
     def _begin(self) -> None:
         """Detectors and an account that have seen nothing."""
-        made = self._make(self._settings.detectors)
-        self._runners = sorted(made, key=lambda r: (not r.detector.gives, r.detector.stride))
+        self._runners, self.off = line_up(self.context, self._settings.detectors)
         self.account = SumAccount(self._settings.drift_budget, self._settings.per)
         outputs = self.context.reference.outputs
         shared = []
@@ -136,7 +85,7 @@ class Panel:
                 shared.append(runner)
         self._shared = frozenset(r.detector.name for r in shared)
         """Detectors that bet with the account: latches and capital tie their states together."""
-        self._hash = _hash([r.params_hash for r in shared])
+        self._hash = fingerprint([r.params_hash for r in shared])
         per_client = [r for r in self._runners if r.detector.account == "attack"]
         budget = self._settings.attack_budget * _MONTH / self._settings.per
         moves = self._settings.detectors.get(SECOND_STAGE, {}).get("enabled", True)
@@ -144,12 +93,10 @@ class Panel:
         self.suspicion = (
             Suspicion([r.detector for r in per_client], budget, self._settings.services, second) if per_client else None
         )
-        self._attack_hash = _hash([r.detector.name for r in per_client])
+        self._attack_hash = fingerprint([r.detector.name for r in per_client])
         self._opened: list[tuple[Detector, Verdict]] = []
         """Recoveries that the other detectors have not heard of yet."""
-        self._latches: dict[str, str] = {}
-        """Latch key → id of the incident that its alarm opened or joined."""
-        self._latches_changed = False
+        self._latches = Latches()
         self._health_changed = False
 
     @property
@@ -215,7 +162,7 @@ class Panel:
                 one.finding = in_whole(one.finding, sample.rows, batch.start)
         self._report(batch, report)
 
-    def _run(self, seen: Batch, runners: Iterable[_Runner], suspicion: bool = True) -> None:
+    def _run(self, seen: Batch, runners: Iterable[Runner], suspicion: bool = True) -> None:
         views, known = self._views(seen), len(self._found)
         for runner in runners:
             self._guarded(runner, lambda d: d.update(seen, views), seen)
@@ -266,19 +213,15 @@ class Panel:
         self._open_waiting()
         found, self._found = self._found, []
         for one in sorted(found, key=lambda f: f.finding.row):
-            if one.opened and not self._last_of_incident(one):
-                continue
-            incident = report(one.finding if not one.opened else replace(one.finding, cause=one.incident), batch)
+            finding = one.finding
+            if one.opened:
+                ended = self._latches.release(one.opened)
+                if ended is None:
+                    continue
+                finding = replace(finding, cause=ended)
+            incident = report(finding, batch)
             if one.closed and incident is not None:
-                self._latches.update(dict.fromkeys(one.closed, incident.id))
-                self._latches_changed = True
-
-    def _last_of_incident(self, one: _Found) -> bool:
-        """A latch has opened: whether it was the last of its incident, which is noted in `one`."""
-        incident = self._latches.pop(one.opened, None)
-        self._latches_changed = True
-        one.incident = incident or ""
-        return incident is not None and incident not in self._latches.values()
+                self._latches.hold(one.closed, incident.id)
 
     def dirty(self) -> list[StatePage]:
         """Pages changed since the last call, of detectors, account and latches."""
@@ -299,10 +242,8 @@ class Panel:
         if self.suspicion is not None:
             given = self.suspicion.dirty().items()
             pages += [self._page(ATTACK, self._attack_hash, k, _PAGE_VERSION, p) for k, p in given]
-        if self._latches_changed:
-            self._latches_changed = False
-            page = {"keys": text_array(list(self._latches)), "incidents": text_array(list(self._latches.values()))}
-            pages.append(self._page(LATCHES, self._hash, "all", _PAGE_VERSION, page))
+        if self._latches.changed:
+            pages.append(self._page(LATCHES, self._hash, "all", _PAGE_VERSION, self._latches.page()))
         return pages
 
     def restore(self, stored: Iterable[StatePage]) -> Restored:
@@ -370,34 +311,11 @@ class Panel:
             self.account.restore({name: p.arrays for name, p in account.items() if name != _HEALTH})
         latches = kept.get((LATCHES, self._hash))
         if latches is not None:
-            arrays = latches["all"].arrays
-            self._latches = dict(zip(array_text(arrays["keys"]), array_text(arrays["incidents"]), strict=True))
+            self._latches.load(latches["all"].arrays)
         if {latch.key for latch in self.account.latches} != self._latches.keys():
             raise StateError("stored latches and the incidents they belong to do not agree")
 
-    def _make(self, configured: Mapping[str, Mapping[str, Any]]) -> Iterator[_Runner]:
-        reference = self.context.reference
-        available = _inputs(reference) | ({"segments"} if self.context.segments else set())
-        for name, cls in registry().items():
-            given = dict(configured.get(name, {}))
-            if not given.pop("enabled", True):
-                self.off[name] = "switched off in the configuration"
-                continue
-            if self.subject.endswith(SHADOW) and (cls.account == "attack" or cls.gives):
-                self.off[name] = "a shadow answers the same requests: clients are judged at the primary model"
-                continue
-            missing = cls.inputs - available
-            if missing:
-                self.off[name] = f"{', '.join(sorted(missing))} not available"
-                continue
-            params = make_params(cls, given)
-            made = list(cls.made(self.context, params))
-            if not made:
-                self.off[name] = "no segment has enough rows in the reference, or its field is no category"
-            for detector in made:
-                yield _Runner(detector, _hash([detector.name, asdict(params), reference.version]))
-
-    def _guarded(self, runner: _Runner, run: Callable[[Detector], Iterator[Any]], batch: Rows) -> None:
+    def _guarded(self, runner: Runner, run: Callable[[Detector], Iterator[Any]], batch: Rows) -> None:
         if runner.failure is not None:
             return
         try:
@@ -405,7 +323,7 @@ class Panel:
                 if isinstance(item, Evidence):
                     self._settle(runner.detector, item, batch)
                 elif isinstance(item, Finding):
-                    self._found.append(_Found(item))
+                    self._found.append(Found(item))
                 elif self.suspicion is not None:
                     self.suspicion.add(item)
                 else:
@@ -418,7 +336,7 @@ class Panel:
         if self.suspicion is None:
             return
         try:
-            self._found += [_Found(finding) for finding in ask(self.suspicion)]
+            self._found += [Found(finding) for finding in ask(self.suspicion)]
         except Exception as error:
             self.failures.append((ATTACK, whereabouts(error)))
         self.failures += [(ATTACK, failure) for failure in self.suspicion.failures]
@@ -442,7 +360,7 @@ class Panel:
             if verdict.alarm is not None:
                 self._alarmed(verdict, verdict.alarm, batch)
             if verdict.recovered:
-                self._recovered(verdict, evidence, batch)
+                self._found += recoveries(verdict, evidence, batch)
             if verdict.alarm is not None:
                 self._tell_others(detector, verdict)
             elif verdict.recovered:
@@ -465,7 +383,7 @@ class Panel:
             except Exception as error:
                 self._fail(runner, error)
 
-    def _fail(self, runner: _Runner, error: Exception) -> None:
+    def _fail(self, runner: Runner, error: Exception) -> None:
         runner.failure = whereabouts(error)
         self.failures.append((runner.detector.name, runner.failure))
         self._health_changed = True
@@ -483,7 +401,7 @@ class Panel:
         finding = alarm_finding(alarm, explanation, batch, around)
         if finding.kind == "performance_drop" and not self._inputs_latched(inputs):
             finding = replace(finding, kind="concept_drift")
-        self._found.append(_Found(finding, closed=tuple(latch.key for latch in verdict.latched)))
+        self._found.append(Found(finding, closed=tuple(latch.key for latch in verdict.latched)))
 
     def _inputs_latched(self, inputs: frozenset[str]) -> bool:
         """Whether an input has alarmed and not recovered: errors are then its consequence, not a changed world."""
@@ -494,52 +412,8 @@ class Panel:
             for j in latch.streams
         )
 
-    def _recovered(self, verdict: Verdict, evidence: Evidence, batch: Rows) -> None:
-        row = int(evidence.row[max(verdict.consumed - 1, 0)])
-        now = float(batch.time[row])
-        for latch in verdict.recovered:
-            recovery = Finding(
-                detector=verdict.detector,
-                kind="feature_drift",
-                account="drift",
-                severity="info",
-                time=now,
-                row=row,
-                position=int(evidence.position[max(verdict.consumed - 1, 0)]),
-                subjects=(),
-                onset=now,
-                measures=(),
-                action="recover",
-            )
-            self._found.append(_Found(recovery, opened=latch.key))
-
     def _page(self, detector: str, params_hash: str, name: str, version: int, arrays: Page) -> StatePage:
         return StatePage(self.subject, detector, params_hash, name, version, arrays)
-
-
-def _inputs(reference: Reference) -> set[str]:
-    """What detectors can be given, as the reference shows it."""
-    available = {"features", "reference", "client", "labels"}
-    if reference.outputs:
-        available.add("outputs")
-    margin = reference.rows.margin
-    if margin is not None and np.isfinite(margin).any():
-        available.add("scores")
-    if reference.training is not None or reference.origin == "file":
-        available.add("training rows")
-    return available
-
-
-def make_params(cls: type[Detector], given: Mapping[str, Any]) -> Any:
-    """The parameters of a detector. ParamsError names a parameter that it does not have."""
-    known = cls.Params.__dataclass_fields__
-    unknown = ", ".join(sorted(given.keys() - known.keys()))
-    if unknown:
-        raise ParamsError(f"{cls.name} has no parameter {unknown}; known: {', '.join(('enabled', *known))}")
-    try:
-        return cls.Params(**given)
-    except TypeError as error:
-        raise ParamsError(f"{cls.name}: {error}") from error
 
 
 def _restore(detector: Detector, pages: Mapping[str, StatePage]) -> None:
@@ -547,14 +421,3 @@ def _restore(detector: Detector, pages: Mapping[str, StatePage]) -> None:
     if wrong:
         raise StateError(f"stored state has version {wrong[0]}, this build reads version {detector.state_version}")
     detector.restore({name: page.arrays for name, page in pages.items()})
-
-
-def _events_per_day(reference: Reference) -> float:
-    """Daily volume as the times of the reference show it; a round figure where they do not."""
-    times = reference.rows.time
-    span = float(np.ptp(times)) if len(times) > 1 else 0.0
-    return len(times) / span * 86_400 if span > 0 else 100_000.0
-
-
-def _hash(parts: Sequence[Any]) -> str:
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=repr).encode(), digest_size=8).hexdigest()

@@ -26,11 +26,11 @@ from monitor.intake.pairing import SUBJECT, Pairing, split_stored
 from monitor.intake.reader import Intake, RecordReader
 from monitor.intake.sources.base import Loss
 from monitor.keyed import KeyedTopics
+from monitor.lineup import SHADOW
 from monitor.metrics import Metrics
 from monitor.model_metrics import ModelMetrics
 from monitor.outgoing import OutboxWriter, no_messages, tell_changes
 from monitor.own_health import OwnHealth
-from monitor.panel import SHADOW
 from monitor.references import FOR_NEW_VERSION, reference_row
 from monitor.sensing import sense
 from monitor.state.commands import Command

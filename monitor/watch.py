@@ -37,7 +37,8 @@ from monitor.intake.columns import (
 from monitor.intake.events import Event
 from monitor.intake.joins import JoinSettings
 from monitor.labels import Cut, ModelLabels
-from monitor.panel import Panel, PanelSettings, Restored
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel, Restored
 from monitor.rollout import Rollout
 from monitor.sampling import Sampling
 from monitor.sensing import Sensing

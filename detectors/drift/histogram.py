@@ -108,6 +108,7 @@ class HistogramDrift(Detector):
     raises = ("feature_drift", "prediction_drift")
     scope = "feature"
     inputs = frozenset({"features", "reference"})
+    lacking = "no numeric field has several values in the reference"
     state_version = 1
     views = ("bins",)
     stride = GROUP

@@ -67,6 +67,7 @@ class SegmentDrift(PredictiveDrift):
     name = "segment_drift"
     kind = "feature_drift"
     inputs = frozenset({"features", "reference", "segments"})
+    lacking = "no segment has enough rows in the reference, or its field is no category"
     share = SHARE * OF_DRIFT
 
     def __init__(self, context: Context, params: Any, segment: Segment, of: int) -> None:

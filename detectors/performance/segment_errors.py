@@ -23,6 +23,7 @@ class SegmentErrorRate(ErrorRate):
 
     name = "segment_error_rate"
     inputs = frozenset({"reference", "outputs", "labels", "segments"})
+    lacking = "no segment has enough rows in the reference, or its field is no category"
     share = SHARE * (1 - OF_DRIFT)
 
     def __init__(self, context: Context, params: Any, segment: Segment, of: int) -> None:

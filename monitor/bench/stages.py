@@ -13,7 +13,8 @@ from detectors.base import VIEWS, Batch, Detector, Finding, Rows, Views
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, Record
 from monitor.intake.formats.base import Format, TopicRules
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from monitor.state.lease import Lease
 from monitor.state.store import StateStore
 from monitor.state.unit import CommitUnit

@@ -14,7 +14,8 @@ from detectors.base import Batch, Finding, Identity, LabelBatch, Rows, registry
 from detectors.reference import Reference
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from monitor.state.codec import decode, encode
 from monitor.state.unit import StatePage
 from tests.conformance.streams import CASES, FAULT_AT, LENGTH, Case

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from detectors.base import Finding, Rows, registry
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from tests.long import simulated
 from tests.long.simulated import DRIFTS, LAWS, Law, Watch
 

@@ -21,7 +21,8 @@ from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import Finding, Rows, registry
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from tests.long.simulated import CUT, START, rate_interval
 
 PLACE = Path(os.environ.get("MODELWARDEN_STREAMS", "streams"))

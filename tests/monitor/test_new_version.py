@@ -17,8 +17,8 @@ from monitor.intake.events import Record
 from monitor.intake.formats.base import TopicRules, formats
 from monitor.intake.identity import Pseudonyms
 from monitor.intake.reader import Intake
+from monitor.lineup import PanelSettings
 from monitor.metrics import Metrics
-from monitor.panel import PanelSettings
 from monitor.pipeline import Pipeline, PipelineSettings
 from monitor.references import FOR_NEW_VERSION, origin_of, rows_of
 from monitor.rollout import RECENT, Rollout

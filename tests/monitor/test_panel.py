@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from detectors.base import Batch, Finding
-from monitor.panel import ACCOUNT, LATCHES, Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import ACCOUNT, LATCHES, Panel
 from monitor.state.unit import StatePage
 from tests.conformance.streams import CASES, FAULT_AT
 from tests.conformance.test_detectors import Run

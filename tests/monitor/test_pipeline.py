@@ -357,7 +357,7 @@ class Failing(Detector):
 
 def test_a_detector_that_raises_stops_alone_and_is_told(drifting: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = told(feed_all(pipeline(), drifting, 500, 1))
-    monkeypatch.setattr("monitor.panel.asdict", lambda params: {})
+    monkeypatch.setattr("monitor.lineup.asdict", lambda params: {})
     base.registry()
     monkeypatch.setitem(base.REGISTRY, "failing", Failing)
     units = feed_all(pipeline(), drifting, 500, 1)

@@ -11,7 +11,7 @@ from detectors.base import Finding, Rows, registry
 from detectors.drift.segments import Segment
 from monitor.intake.events import Event, EventType
 from monitor.label_segments import MOST, LabelSegments
-from monitor.panel import PanelSettings
+from monitor.lineup import PanelSettings
 from monitor.state.codec import decode, encode
 from monitor.watch import CUT, Watch, WatchSettings
 

@@ -7,7 +7,8 @@ from alerts.incidents import Incident, IncidentBook, Sighting
 from detectors.base import F64, Batch, Finding, Rows
 from monitor.intake.columns import build_batch, infer_schema
 from monitor.intake.events import Event
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from monitor.state.unit import StatePage
 from monitor.suspicion import QUIET
 from tests.detectors.moves.test_trail import bisections, differences

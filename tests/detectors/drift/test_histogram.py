@@ -12,7 +12,8 @@ from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
 from detectors.drift.cells import GROUP, CellBets, Cells
 from detectors.drift.histogram import HistogramDrift
 from detectors.views.bins import NumericColumn
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from tests.long import simulated
 from tests.long.simulated import PER_DAY, Table, Watch, batches, drawn, reference
 

@@ -11,7 +11,8 @@ from detectors.base import Finding, Rows, registry
 from detectors.drift.segments import Segment, segments_of
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 
 ONLY = {"predictive_drift", "segment_drift"}
 

@@ -14,7 +14,8 @@ from detectors.findings import severity_of
 from detectors.performance.expected_accuracy import expected_accuracy
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from monitor.watch import pack_rows, unpack_rows
 
 

@@ -12,7 +12,8 @@ import pytest
 from detectors.base import Finding, Rows
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from tests.conformance.streams import ROWS, credit
 
 Features = dict[str, Any]

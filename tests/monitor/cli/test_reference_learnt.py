@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from monitor.cli.reference_learnt import learnt, print_learnt
-from monitor.panel import Panel, PanelSettings
+from monitor.lineup import PanelSettings
+from monitor.panel import Panel
 from tests.detectors.drift.test_calendar import seasonal
 
 
