@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from detectors.base import F64, I64, Bool
+from detectors.base import F64, I64, Bool, Context
 from detectors.drift.scores import BLOCK, FAMILIES
 from detectors.drift.target import Target
 from detectors.reference import Reference
@@ -114,6 +114,15 @@ def learnt(reference: Reference, target: Target, assumed: float) -> Calendar | N
     left = chosen.without(time, sums, squares)[1].mean(axis=0) / BLOCK - target.mean**2
     least = np.maximum(_LEAST_LEFT * target.spread**2, _at_its_peak(chosen, seen, target))
     return replace(chosen, extra=np.maximum(0.0, least - left))
+
+
+def calendar(context: Context, target: Target, assumed: float) -> Calendar | None:
+    """`learnt` of the model's reference, once for all detectors that assume the same."""
+    key = f"drift.calendar {assumed}"
+    if key not in context.cache:
+        context.cache[key] = learnt(context.reference, target, assumed)
+    made: Calendar | None = context.cache[key]
+    return made
 
 
 class Allowance(NamedTuple):

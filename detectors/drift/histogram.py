@@ -35,7 +35,7 @@ from detectors.base import (
     Views,
     register,
 )
-from detectors.drift.calendar import learnt
+from detectors.drift.calendar import calendar
 from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
 from detectors.drift.cells import GROUP, CellBets, CellOdds, Cells
 from detectors.drift.effects import jensen_shannon, stability_index
@@ -125,9 +125,9 @@ class HistogramDrift(Detector):
         self._cells = Cells(columns, self._share, self._target.rows)
         self._bets = CellBets(self._cells)
         self._memory = params.memory or memory_of(context.events_per_day)
-        calendar = learnt(context.reference, self._target, params.season_swing)
+        season = calendar(context, self._target, params.season_swing)
         swing = np.full(len(self._target.scores), params.season_swing)
-        self._swing = self._of_columns(swing if calendar is None else calendar.amplitude + calendar.swing)
+        self._swing = self._of_columns(swing if season is None else season.amplitude + season.swing)
         self._begin()
 
     @classmethod

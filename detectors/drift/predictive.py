@@ -35,7 +35,7 @@ from detectors.base import (
 )
 from detectors.drift.bets import ChangeBets, Line, Odds, Prices, joined, log_e_values
 from detectors.drift.blocks import BlockCutter, Totals, no_totals
-from detectors.drift.calendar import allowance, learnt
+from detectors.drift.calendar import allowance, calendar
 from detectors.drift.departure import LEAST_BLOCKS, Departure
 from detectors.drift.design_effect import FLOOR_BLOCKS, DesignEffect
 from detectors.drift.explain import explain_blocks
@@ -85,7 +85,7 @@ class PredictiveDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         self._bets = ChangeBets(self._target)
-        self.calendar = learnt(context.reference, self._target, params.season_swing)
+        self.calendar = calendar(context, self._target, params.season_swing)
         allowed = allowance(self.calendar, params.season_swing, self._target)
         self._target_bets = TargetBets(self._target, allowed.gap, allowed.later)
         self._split = len(self._bets.weight)
