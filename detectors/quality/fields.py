@@ -8,7 +8,7 @@ are no runs: they are the business of the statistical streams.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from detectors.base import (
     ABSENT_CODE,
     F64,
     I64,
+    JOINS,
     MISTYPED_CODE,
     NULL_CODE,
     Batch,
@@ -54,6 +55,10 @@ class Params:
     """Events without a reported new field after which its incident closes."""
     max_new_fields: int = 20
     """New fields remembered at a time: names come from records, and must not grow state."""
+
+
+_TOGETHER = 10
+"""Events apart that runs of several fields begin when one source broke them."""
 
 
 class _Turn(NamedTuple):
@@ -146,12 +151,21 @@ class FieldRule(Rule):
         found = []
         for turn in sorted(turns):
             if turn.opens != self._open[turn.column]:
+                together = self._together(at, bad[turn.row], turn.column) if turn.opens else ()
                 self._open[turn.column] = turn.opens
-                found.append(self._finding(batch, turn))
+                found.append(self._finding(batch, turn, together))
         self._since = since
         return found
 
-    def _finding(self, batch: Batch, turn: _Turn) -> Finding:
+    def _together(self, at: I64, run: I64, column: int) -> tuple[str, ...]:
+        """Causes of the columns among `at`, told already, that broke in the same way when `column` did: what takes a
+        whole source away is one incident. `run` (at,) holds the lengths of their runs."""
+        fault = self._columns[column][1]
+        own = int(run[np.flatnonzero(at == column)[0]])
+        near = at[self._open[at] & (np.abs(run - own) <= _TOGETHER)]
+        return tuple(_cause(*self._columns[j]) for j in near.tolist() if self._columns[j][1] == fault)
+
+    def _finding(self, batch: Batch, turn: _Turn, together: tuple[str, ...]) -> Finding:
         field, fault = self._columns[turn.column]
         length = int(self._length[turn.column])
         begin = turn.row - length + 1
@@ -159,7 +173,8 @@ class FieldRule(Rule):
         onset = float(batch.time[begin] if begin >= 0 else self._since[turn.column]) if turn.opens else now
         expected = float(self._expected[turn.column])
         measure = Measure(self.name, f"{field}:{fault}", 1.0, expected, "share", length, onset, now, field, fault)
-        return self._report(batch, turn.row, field, f"{fault}:{field}", measure, turn.opens)
+        found = self._report(batch, turn.row, field, _cause(field, fault), measure, turn.opens)
+        return replace(found, detail={JOINS: "\n".join(together)}) if together else found
 
     def _report(
         self, batch: Batch, row: int, field: str, cause: str, measure: Measure, opens: bool, info: bool = False
@@ -202,6 +217,10 @@ class FieldRule(Rule):
             self.name, f"{name}:new_field", float(seen), 0.0, "events", seen, since, now, name, "new field"
         )
         return self._report(batch, row, name, f"new_field:{name}", measure, opens, info=True)
+
+
+def _cause(field: str, fault: str) -> str:
+    return f"{fault}:{field}"
 
 
 def _faults(batch: Batch) -> Bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from detectors.base import Context, Finding, Views
+from alerts.incidents import IncidentBook, Sighting
+from detectors.base import JOINS, Context, Finding, Views
 from detectors.quality.fields import FieldRule, Params
 from monitor.intake.columns import build_batch, build_reference, infer_schema
 from monitor.intake.events import Event, EventType
@@ -104,3 +105,26 @@ def test_new_fields_are_remembered_up_to_a_bound() -> None:
     detector = rule(max_new_fields=3)
     run(detector, [{**GOOD, f"f{i}": 1} for i in range(100)])
     assert len(detector.dirty()["new"]["rows"]) == 3
+
+
+def test_fields_that_one_source_takes_away_are_one_incident_until_the_last_is_back() -> None:
+    found = run(rule(), [GOOD] * 50 + [{}] * 40 + [{"region": "EU"}] * 30 + [GOOD] * 40)
+    assert [f.detail.get(JOINS) for f in found if f.action == "open"] == [None, "absent:age"]
+    book = IncidentBook()
+    for finding in found[:3]:
+        book.apply(Sighting(finding, "model:/m", "m", "", str(finding.position), None))
+    (incident,) = book.open()
+    assert {s.id for s in incident.subjects} == {"age", "region"} and incident.held_by == ("absent:age",)
+    assert incident.why.startswith("age: absent share 0 → 1 over 10 events; region: absent share 0 → 1")
+    book.apply(Sighting(found[3], "model:/m", "m", "", str(found[3].position), None))
+    assert not book.open()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1_000])
+def test_fields_that_break_one_after_the_other_or_in_other_ways_are_incidents_of_their_own(cut: int) -> None:
+    later = run(rule(), [GOOD] * 50 + [{"region": "EU"}] * 30 + [{}] * 30, cut)
+    assert [(f.cause, JOINS in f.detail) for f in later] == [("absent:age", False), ("absent:region", False)]
+    other = run(rule(), [GOOD] * 50 + [{"region": None}] * 30, cut)
+    assert [(f.cause, JOINS in f.detail) for f in other] == [("absent:age", False), ("null:region", False)]
+    near = run(rule(), [GOOD] * 50 + [{"region": "EU"}] * 5 + [{}] * 30, cut)
+    assert [(f.cause, JOINS in f.detail) for f in near] == [("absent:age", False), ("absent:region", True)]
