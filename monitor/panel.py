@@ -358,12 +358,10 @@ class Panel:
         finally:
             # The account has judged: an alarm is told whatever becomes of the detector that gave the evidence.
             if verdict.alarm is not None:
+                self._tell_others(detector, verdict)  # another one may lead it, and is asked to explain it
                 self._alarmed(verdict, verdict.alarm, batch)
-            if verdict.recovered:
-                self._found += recoveries(verdict, evidence, batch)
-            if verdict.alarm is not None:
-                self._tell_others(detector, verdict)
             elif verdict.recovered:
+                self._found += recoveries(verdict, evidence, batch)
                 self._opened.append((detector, verdict))
 
     def _open_waiting(self) -> None:

@@ -38,6 +38,10 @@ class Sensing:
     """What the last look has shown. Numbers are NaN where nothing is known, and where no change is found."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known."""
         self.smallest = self.independent = self.design_effect = math.nan
         """Smallest lasting shifts of a mean that page, in σ; see `Variability`."""
         self.note = ""
@@ -50,18 +54,21 @@ class Sensing:
         return self._time > -math.inf
 
     def due(self, panel: Panel, time: float) -> bool:
-        """Whether enough has happened until the event time `time`."""
+        """Whether enough has happened until the event time `time`, or what is known is not of this detector."""
         if panel.drift is None:
-            return False
+            return self.known
         events = panel.drift.events
         if not self.known:
             return events >= FIRST
+        if events < self._events:
+            return True
         return any(time - self._time >= after and events - self._events >= least for after, least in (SOON, LATE))
 
     def look(self, panel: Panel, time: float) -> None:
         """Find out what can be found now."""
         detector = panel.drift
-        if detector is None:
+        if detector is None or detector.events < FIRST:
+            self.forget()
             return
         self._time, self._events = time, detector.events
         try:

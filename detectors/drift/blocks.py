@@ -100,12 +100,7 @@ class BlockCutter:
         self._bins, self._raw = bins[used:].copy(), raw[used:].copy()
         self._valid, self._time = ok[used:].copy(), time[used:].copy()
         closed = np.arange(BLOCK - 1, used, BLOCK)
-        if np.isnan(self._marks[0]):
-            self._marks[:] = batch.time[0]
-        marks = np.maximum.accumulate(np.maximum(batch.time, self._marks[2]))
-        self._marks[2] = marks[-1]
-        at = np.concatenate([self._marks[:2], marks[closed - waiting]])
-        self._marks[:2] = at[-2:]
+        elapsed = budget_time(self._marks, batch.time, closed - waiting)
         sums, squares, counts = self._target.block_sums(bins[:used])
         level, spread = (sums, squares)
         if self._calendar is not None:
@@ -113,7 +108,7 @@ class BlockCutter:
         raw_n, raw_sum, raw_square = _raw_sums(raw[:used], ok[:used])
         return Blocks(
             sums, squares, counts, level, spread, raw_n, raw_sum, raw_square,
-            time[closed - (BLOCK - 1)], time[closed], np.diff(at)[: len(closed)], closed - waiting,
+            time[closed - (BLOCK - 1)], time[closed], elapsed, closed - waiting,
             _filled_or_not(bins[:used]).reshape(-1, BLOCK, bins.shape[1]),
         )  # fmt: skip
 
@@ -143,6 +138,18 @@ class BlockCutter:
         np.maximum(raw, -limit, out=raw)
         raw -= mean
         return raw, ok.view(np.uint8)
+
+
+def budget_time(marks: F64, time: F64, row: I64) -> F64:
+    """(blocks,) the watermark's step between the closings of the two blocks before each, known before it begins. `row`
+    (blocks,) are the rows, of event times `time` (n,), that close a block; `marks` (3,) is the watermark at the closing
+    of the block before the last, of the last, and now: NaN at the start, brought up to date here."""
+    if np.isnan(marks[0]):
+        marks[:] = time[0]
+    now = np.maximum.accumulate(np.maximum(time, marks[2]))
+    at = np.concatenate([marks[:2], now[row]])
+    marks[:] = *at[-2:], now[-1]
+    return np.diff(at)[: len(row)]
 
 
 def _filled_or_not(bins: I16) -> U8:

@@ -39,7 +39,7 @@ class CellNoise:
         self._apart: F64 = np.zeros(len(cells.column))
         self._wanted: F64 = np.zeros(len(cells.column))
         self._held = 0
-        """Of the longer horizon so far: deviations, expected counts, stretches."""
+        """Stretches of the longest horizon so far; before: their deviations, and expected counts."""
         self._young: F64 = np.full((LAG, _HORIZONS, *shape), np.nan)
         """Ratios that are not old enough, by stretch; NaN where none was completed."""
         self._level: F64 = np.ones(shape)

@@ -41,6 +41,9 @@ class Cells:
         """`share` (bins,) of each column in the reference of `rows` rows."""
         sizes = [len(c.edges) + 1 for c in columns]
         self.columns = len(columns)
+        self.shares = share
+        self.rows: F64 = np.array([float(s[:n].sum()) for s, n in zip(share, sizes, strict=True)]) * rows
+        """(columns,) numbers in the reference."""
         self._width = max(c.bins for c in columns)
         self.fine = sum(sizes)
         self._first: I64 = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)

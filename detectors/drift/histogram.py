@@ -28,21 +28,22 @@ from detectors.base import (
     Evidence,
     Explanation,
     Latch,
-    Measure,
     Page,
     Stream,
     Verdict,
     Views,
     register,
 )
+from detectors.drift.blocks import budget_time
 from detectors.drift.calendar import calendar
 from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
+from detectors.drift.cell_null import CellNull
+from detectors.drift.cell_past import CellPast
 from detectors.drift.cells import GROUP, CellBets, CellOdds, Cells
-from detectors.drift.effects import jensen_shannon, stability_index
-from detectors.drift.explain import JS, PSI, effect_size
+from detectors.drift.histogram_why import Words
 from detectors.drift.null import memory_of
 from detectors.drift.onset import best_split
-from detectors.drift.profile import profile_of
+from detectors.drift.recovery import gain_of_count
 from detectors.drift.scores import FAMILIES
 from detectors.drift.stored import check_pages
 from detectors.drift.target import target
@@ -51,14 +52,8 @@ from detectors.views.bins import FILLED
 
 _LATE: Final = 4
 """Groups that wait at least before the null takes them in: a rare value doubles in its own memory otherwise."""
-_KEPT: Final = 24
-"""Groups kept for onsets."""
 _BEFORE: Final = 16
 """Groups between two copies of the null; after an alarm it goes back to the older one."""
-_PAGES: Final = 3
-_ROWS_A_PAGE: Final = _KEPT // _PAGES
-_LEAST_FACTOR: Final = 1.2
-_HALF: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -120,9 +115,9 @@ class HistogramDrift(Detector):
         super().__init__(context, params)
         self._target = target(context)
         columns = self._target.binning.numeric
-        share = {s.column: s.share for s in self._target.scores if not s.label.startswith("pair")}
-        self._share = [share[j] for j in range(len(columns))]
-        self._cells = Cells(columns, self._share, self._target.rows)
+        share = {s.column: s.share for s in self._target.scores if s.family != "pair"}
+        self._cells = Cells(columns, [share[j] for j in range(len(columns))], self._target.rows)
+        self._words = Words(context, self._target, self._cells)
         self._bets = CellBets(self._cells)
         self._memory = params.memory or memory_of(context.events_per_day)
         season = calendar(context, self._target, params.season_swing)
@@ -133,38 +128,32 @@ class HistogramDrift(Detector):
     @classmethod
     def made(cls, context: Context, params: Any) -> Iterator[Detector]:
         """None for a model without numeric columns that have several values."""
-        made = cls(context, params)
-        if len(made._bets.weight):
+        if target(context).binning.numeric and len((made := cls(context, params))._bets.weight):
             yield made
 
     def _begin(self) -> None:
         """The state of a detector that has seen nothing."""
-        cells, columns = self._cells, self._cells.columns
-        rows = self._target.effective
-        self._k: F64 = cells.of_reference * rows + _HALF
-        self._b: F64 = np.full(columns, rows) + _HALF
-        self._noise = CellNoise(cells)
-        self._thinned = Thinned(self._memory)
+        columns = self._cells.columns
+        self._null = CellNull(self._cells, self._target, self._memory)
+        self._past = CellPast(self._cells)
+        self._noise = CellNoise(self._cells)
+        self._thinned = Thinned(self._memory, GROUP)
         self._wait_bins = np.zeros((0, columns), np.int16)
         self._wait_time: F64 = np.zeros(0)
         self._marks: F64 = np.full(3, np.nan)
         """Watermark at the closing of the group before the last, of the last, and now."""
-        self._group = 0
-        """Number of the next group."""
         self._first = self._learnt = 0
         """The oldest group that counts for an onset, and the next to be taken into the null."""
         self._last_alarm = -1
-        self._past = np.zeros((_KEPT, cells.fine), np.uint8)
-        self._times: F64 = np.zeros((_KEPT, 2))
-        self._copies: F64 = np.stack([np.append(self._k, self._b)] * 2)
         self._faults: list[_Fault] = []
         self._latched: Bool = np.zeros(columns, np.bool_)
         self._story: tuple[int, int] = (0, 1)
+        """First group of the last alarm's change, and the earliest that it may have been."""
         self._odds: CellOdds | None = None
         self._seen: _Groups | None = None
         """The groups of the batch at hand, `_done` of which were judged; evidence was given up to `_end`."""
         self._done = self._end = 0
-        self._changed: set[int] = set()
+        self._changed = False
 
     def streams(self) -> Sequence[Stream]:
         """One a numeric column."""
@@ -178,26 +167,27 @@ class HistogramDrift(Detector):
 
     @property
     def waits_for(self) -> int:
-        windows: int = self.params.noise_windows
-        return GROUP * STRETCH * (windows * LONGEST + LAG) if windows else 0
+        left = int(self.params.noise_windows) - self._noise.windows
+        held = self._noise.windows > 0
+        return math.ceil(GROUP * STRETCH * (left * LONGEST + (0 if held else LAG))) if left > 0 else 0
 
     def update(self, batch: Batch, views: Views) -> Iterator[Evidence]:
         """Evidence for the groups that `batch` completes, at most a stretch at a time; then of recovery."""
         if not len(batch):
             return
-        self._thinned.see(batch.one_in, self._group)
+        self._thinned.see(batch.one_in, self._past.next)
         seen = self._seen = self._cut(batch, views)
         self._done = self._end = 0
         while self._done < len(seen.row):
-            if self._group % STRETCH == 0:
+            if self._past.next % STRETCH == 0:
                 self._thinned.allow()
-            self._end = min(self._done + STRETCH - self._group % STRETCH, len(seen.row))
+            self._end = min(self._done + STRETCH - self._past.next % STRETCH, len(seen.row))
             at = slice(self._done, self._end)
             yield Evidence(
                 self.name, self._judge(seen.counts[at]), seen.elapsed[at], seen.row[at], batch.start + seen.row[at]
             )
             self._settle(self._end - self._done)
-            if self._group % STRETCH == 0:
+            if self._past.next % STRETCH == 0:
                 if any(not f.follower for f in self._faults):
                     yield self._recovery(seen.row[self._done - 1 : self._done], batch.start)
                 self._close()
@@ -214,24 +204,27 @@ class HistogramDrift(Detector):
                     self._latch(latch, verdict.alarm.leading_bet if led else -1, led)
         keys = {latch.key for latch in verdict.recovered}
         if any(f.key in keys for f in self._faults):
+            before = self._latched.copy()
             self._faults = [f for f in self._faults if f.key not in keys]
             self._latched[:] = False
             for fault in self._faults:
                 self._latched[list(fault.columns)] = True
+            self._null.begin_anew(before & ~self._latched)
             self._forget_recent()
 
     def explain(self, streams: Sequence[int], block: int) -> Explanation:
         """Shares of the cells that moved, before and since the onset, the strongest of each column."""
-        first, most = self._story
-        since, until = self._times[first % _KEPT, 0].item(), self._times[(self._group - 1) % _KEPT, 1].item()
+        first, earliest = self._story
         measures, effects = [], {}
         for column in streams:
-            told, effect = self._told(column, first, since, until)
+            led = next((f.cell for f in self._faults if f.leading == column and not f.follower), None)
+            cell = self._moved(column, first) if led is None else led
+            told, effect = self._words.told(self.name, cell, self._past, first)
             measures += told
             effects[self._target.binning.numeric[column].name] = effect
-        earliest = self._times[most % _KEPT, 0].item()
-        latest = self._times[first % _KEPT, 1].item()
-        return Explanation(since, (min(earliest, since), max(latest, since)), tuple(measures), effects)
+        since, latest = self._past.times(first)
+        interval = min(self._past.times(earliest)[0], since), max(latest, since)
+        return Explanation(since, interval, tuple(measures), effects)
 
     # --- judging ---------------------------------------------------------------------------------------------------
 
@@ -243,14 +236,10 @@ class HistogramDrift(Detector):
         used = len(time) // GROUP * GROUP
         self._wait_bins, self._wait_time = bins[used:].copy(), time[used:].copy()
         row = np.arange(GROUP - 1, used, GROUP) - waiting
-        if np.isnan(self._marks[0]):
-            self._marks[:] = batch.time[0]
-        marks = np.maximum.accumulate(np.maximum(batch.time, self._marks[2]))
-        at = np.concatenate([self._marks[:2], marks[row]])
-        self._marks[:] = *at[-2:], marks[-1]
-        self._changed.add(-1)
+        elapsed = budget_time(self._marks, batch.time, row)
+        self._changed = True
         counts = self._cells.counts(bins[:used])
-        return _Groups(counts, time[:used:GROUP], time[GROUP - 1 : used : GROUP], np.diff(at)[: len(row)], row)
+        return _Groups(counts, time[:used:GROUP], time[GROUP - 1 : used : GROUP], elapsed, row)
 
     def _judge(self, fine: F64) -> F64:
         """Logs of e-values (groups, bets) of groups with counts (groups, fine); 0 while the noise is not known."""
@@ -260,7 +249,7 @@ class HistogramDrift(Detector):
             turn = 2 * math.pi * self._memory * self._thinned.allowed / self.context.events_per_day
             slips = self._swing * (turn / math.sqrt(1 + turn * turn))
             tilt = np.exp(slips[self._cells.column] * self._cells.slope)
-            self._odds = self._bets.odds(self._k, self._b, self._noise.v, tilt)
+            self._odds = self._bets.odds(self._null.k, self._null.b, self._noise.v, tilt)
         return self._bets.log_e(self._odds, self._cells.joined(fine), self._cells.numbers(fine))
 
     def _settle(self, consumed: int) -> None:
@@ -269,138 +258,87 @@ class HistogramDrift(Detector):
         if seen is None or first == self._end:
             return
         self._done = self._end = first + consumed
-        slots = np.arange(self._group, self._group + consumed) % _KEPT
-        self._past[slots] = seen.counts[first : self._done]
-        self._times[slots, 0], self._times[slots, 1] = seen.opened[first : self._done], seen.closed[first : self._done]
-        self._changed.update((slots // _ROWS_A_PAGE).tolist())
-        self._group += consumed
+        at = slice(first, self._done)
+        self._past.add(seen.counts[at], seen.opened[at], seen.closed[at])
 
     def _close(self) -> None:
         """Take what is old enough into the null, and what the stretch differs by into the noise, unless an incident is
         fresh."""
         self._odds = None
-        if self._faults and (self._group - self._last_alarm) * GROUP < self._memory:
-            self._learnt = self._group
+        now = self._past.next
+        if self._faults and self._last_alarm >= 0 and (now - self._last_alarm) * GROUP < self._memory:
+            self._learnt = now
             return
-        column, learning = self._cells.column, ~self._latched
-        if self._learnt <= self._group - STRETCH:
-            fine = self._past[np.arange(self._group - STRETCH, self._group) % _KEPT].astype(np.float64)
-            wanted = self._cells.numbers(fine)[:, column] * (self._k / self._b[column])
+        if self._learnt <= now - STRETCH:
+            fine = self._past.fine(now - STRETCH)
+            wanted = self._cells.numbers(fine)[:, self._cells.column] * self._null.share
             apart = self._cells.joined(fine) - wanted
-            self._noise.learn(self._group // STRETCH, apart, wanted.sum(axis=0), self._b / GROUP, self._latched)
-        while self._group - self._learnt >= _LATE + STRETCH:
-            x, n = self._summed(self._learnt, self._learnt + STRETCH)
-            self._k += np.where(learning[column], x, 0.0)
-            self._b += np.where(learning, n, 0.0)
+            self._noise.learn(now // STRETCH, apart, wanted.sum(axis=0), self._null.b / GROUP, self._latched)
+        while now - self._learnt >= _LATE + STRETCH:
+            self._null.absorb(*self._past.summed(self._learnt, self._learnt + STRETCH), ~self._latched)
             self._learnt += STRETCH
-        keep = np.minimum(self._memory / self._b, 1.0)
-        self._k *= keep[column]
-        self._b *= keep
-        if self._group % _BEFORE == 0 and not self._faults:
-            self._copies[0] = self._copies[1]
-            self._copies[1] = np.append(self._k, self._b)
-
-    def _summed(self, first: int, end: int | None = None) -> tuple[F64, F64]:
-        """Counts (cells,) and numbers (columns,) of groups `first` to `end` (exclusive), those that are kept."""
-        end = self._group if end is None else end
-        at = np.arange(max(first, self._group - _KEPT, 0), end) % _KEPT
-        total: F64 = self._past[at].sum(axis=0, dtype=np.float64)
-        return self._cells.joined(total), self._cells.numbers(total)
+        self._null.forget()
+        if now % _BEFORE == 0 and not self._faults:
+            self._null.copy()
 
     # --- alarms ----------------------------------------------------------------------------------------------------
 
     def _latch(self, latch: Latch, bet: int, led: bool) -> None:
         columns = np.zeros(self._cells.columns, np.bool_)
         columns[list(latch.streams)] = True
-        self._go_back(columns)
-        column = latch.leading
-        cell = int(self._bets.cell[bet]) if bet >= 0 else self._moved(column, max(self._group - _LATE, 0))
-        self._story = self._onset(cell) if self._group else (0, 0)
-        x, n = self._summed(self._story[0])
-        before = self._k[cell] / self._b[column]
-        since = (x[cell] + _HALF * before) / (n[column] + _HALF)
-        self._faults.append(_Fault(latch.key, latch.streams, column, cell, float(before), float(since), not led))
+        self._null.go_back(columns)
+        column, now = latch.leading, self._past.next
+        cell = int(self._bets.cell[bet]) if bet >= 0 else self._moved(column, max(now - _LATE, 0))
+        self._story = self._onset(cell) if now else (0, 0)
+        x, n = self._past.summed(self._story[0])
+        before = float(self._null.share[cell])
+        since = (float(x[cell]) + before / 2) / (float(n[column]) + 0.5)
+        self._faults.append(_Fault(latch.key, latch.streams, column, cell, before, since, not led))
         self._latched |= columns
         if led:
-            self._last_alarm = self._group
+            self._last_alarm = now
         self._forget_recent()
-
-    def _go_back(self, columns: Bool) -> None:
-        """Of these columns to the null before the last one or two copies."""
-        cells = len(self._k)
-        mine = columns[self._cells.column]
-        self._k[mine] = self._copies[0, :cells][mine]
-        self._b[columns] = self._copies[0, cells:][columns]
 
     def _onset(self, cell: int) -> tuple[int, int]:
         """The first group of the change, and the earliest that it may have been."""
-        oldest = max(self._first, self._group - _KEPT)
-        groups = np.arange(oldest, self._group)
-        if not len(groups):
-            return max(self._group - 1, 0), max(self._group - 1, 0)
-        fine = self._past[groups % _KEPT].astype(np.float64)
+        oldest, now = max(self._first, self._past.oldest), self._past.next
+        fine = self._past.fine(oldest)
+        if not len(fine):
+            return max(now - 1, 0), max(now - 1, 0)
         x, n = self._cells.joined(fine)[:, cell], self._cells.numbers(fine)[:, self._cells.column[cell]]
-        wanted = n * self._k[cell] / self._b[self._cells.column[cell]]
+        wanted = n * self._null.share[cell]
         split = best_split((x - wanted) / np.sqrt(np.maximum(wanted, 1e-3)), float(self._noise.v[cell]))
-        return self._group - split.blocks, max(self._group - split.most - 1, oldest)
+        return now - split.blocks, max(now - split.most - 1, oldest)
 
     def _moved(self, column: int, first: int) -> int:
         """The cell of a column that has moved most since `first`, by its likelihood ratio."""
-        x, n = self._summed(first)
+        x, n = self._past.summed(first)
         own = np.flatnonzero((self._cells.column == column) & self._cells.on)
         if not len(own):
             own = np.flatnonzero(self._cells.column == column)
-        wanted = np.maximum(n[column] * self._k[own] / self._b[column], 1e-9)
+        wanted = np.maximum(n[column] * self._null.share[own], 1e-9)
         seen = np.maximum(x[own], 1e-9)
         return int(own[np.argmax((seen * np.log(seen / wanted) - seen + wanted) / self._noise.v[own])])
 
     def _recovery(self, row: I64, start: int) -> Evidence:
         """Evidence for the recovery of every latch over the stretch, as one block."""
-        x, n = self._summed(self._group - STRETCH)
+        x, n = self._past.summed(self._past.next - STRETCH)
         own = [f for f in self._faults if not f.follower]
         gain = np.array([[self._gain(f, x, n) for f in own]])
         return Evidence(self.name, gain, np.zeros(1), row, start + row, "recovery", tuple(f.leading for f in own))
 
     def _gain(self, fault: _Fault, x: F64, n: F64) -> float:
         """Evidence that the cell's share is as before the fault, not midway to what it was since."""
-        before, half = fault.before, (fault.before + fault.since) / 2
-        rises = fault.since >= before
-        half = max(half, before * _LEAST_FACTOR) if rises else min(half, before / _LEAST_FACTOR)
-        log = n[fault.leading] * (half - before) - x[fault.cell] * math.log(half / before)
-        return float(log / self._noise.v[fault.cell])
+        numbers = float(n[fault.leading])
+        log = gain_of_count(float(x[fault.cell]), fault.since, fault.before, numbers)
+        return log / float(self._noise.v[fault.cell])
 
     def _forget_recent(self) -> None:
         """What led to an alarm or a recovery is learnt neither as noise nor as normal."""
-        self._first = self._learnt = self._group
+        self._first = self._learnt = self._past.next
         self._odds = None
         self._noise.forget_young()
-        self._changed.add(-1)
-
-    def _told(self, column: int, first: int, since: float, until: float) -> tuple[list[Measure], float]:
-        """The measures of a column, the strongest cell first, and how large the change is."""
-        named = self._target.binning.numeric[column]
-        fault = next((f for f in self._faults if f.leading == column and not f.follower), None)
-        cell = fault.cell if fault is not None else self._moved(column, first)
-        x, n = self._summed(first)
-        events = int(n[column])
-        observed, expected = float(x[cell]) / max(events, 1), float(self._cells.of_reference[cell])
-        inner = np.zeros(named.bins)
-        groups = np.arange(max(first, self._group - _KEPT, 0), self._group)
-        own = self._cells.column[: self._cells.fine] == column
-        inner[: int(own.sum())] = self._past[groups % _KEPT][:, own].sum(axis=0, dtype=np.float64)
-        profile = profile_of(named, self._share[column], inner) if inner.any() else None
-        told = self._target.told[column].edges
-        low, high = int(self._cells.first_bin[cell]), int(self._cells.last_bin[cell])
-        text = f"values {_between(told, low, high)}"
-        numbers = observed, expected, "share", events, since, until, named.name
-        made = [Measure(self.name, f"{named.name}:histogram", *numbers, text, profile)]
-        if inner.any():
-            psi, js = stability_index(self._share[column], inner), jensen_shannon(self._share[column], inner)
-            made.append(Measure(self.name, f"{named.name}:psi", psi, 0.0, "psi", events, since, until, named.name, PSI))
-            made.append(
-                Measure(self.name, f"{named.name}:js", js, 0.0, "js distance", events, since, until, named.name, JS)
-            )
-        return made, effect_size("share", observed, expected)
+        self._changed = True
 
     def _of_columns(self, streams: F64) -> F64:
         """(columns,) the largest of `streams` (G + P,) that are means or spreads of each numeric column."""
@@ -412,65 +350,42 @@ class HistogramDrift(Detector):
     # --- state -----------------------------------------------------------------------------------------------------
 
     def dirty(self) -> dict[str, Page]:
-        pages = {f"past{i}": self._past_page(i) for i in sorted(self._changed - {-1})}
+        pages = self._past.dirty()
         if self._changed:
+            self._changed = False
             pages["state"] = self._page()
-        self._changed.clear()
         return pages
 
     def restore(self, pages: Mapping[str, Page]) -> None:
-        shapes = {name: array.shape for name, array in self._past_page(0).items()}
-        check_pages(self.name, pages, {"state": self._page()}, shapes)
+        check_pages(self.name, pages, {"state": self._page()}, self._past.shapes())
         self._begin()
-        for i in range(_PAGES):
-            page = pages.get(f"past{i}")
-            if page is not None:
-                rows = slice(i * _ROWS_A_PAGE, (i + 1) * _ROWS_A_PAGE)
-                self._past[rows], self._times[rows] = page["counts"], page["times"]
-        if "state" in pages:
-            self._load(pages["state"])
-
-    def _past_page(self, number: int) -> Page:
-        rows = slice(number * _ROWS_A_PAGE, (number + 1) * _ROWS_A_PAGE)
-        return {"counts": self._past[rows].copy(), "times": self._times[rows].copy()}
+        state = pages.get("state")
+        if state is not None:
+            self._past.load(pages, state["numbers"][0])
+            self._load(state)
 
     def _page(self) -> Page:
         faults = json.dumps([asdict(f) for f in self._faults]).encode()
-        numbers: I64 = np.array([self._group, self._first, self._learnt, self._last_alarm, *self._story], np.int64)
+        numbers = [self._past.next, self._first, self._learnt, self._last_alarm, *self._story]
         return {
             **self._noise.page(),
-            "k": self._k.copy(),
-            "b": self._b.copy(),
-            "copies": self._copies.copy(),
+            **self._null.page(),
             "wait_bins": self._wait_bins.copy(),
             "wait_time": self._wait_time.copy(),
             "marks": self._marks.copy(),
             "thinned": self._thinned.page(),
-            "numbers": numbers,
+            "numbers": np.array(numbers, np.int64),
             "faults": np.frombuffer(faults, np.uint8).copy(),
         }
 
     def _load(self, page: Page) -> None:
         self._noise.load(page)
-        self._k, self._b = page["k"].astype(np.float64), page["b"].astype(np.float64)
-        self._copies = page["copies"].astype(np.float64)
+        self._null.load(page)
         self._wait_bins, self._wait_time = page["wait_bins"].astype(np.int16), page["wait_time"].astype(np.float64)
         self._marks = page["marks"].astype(np.float64)
         self._thinned.load(page["thinned"])
-        self._group, self._first, self._learnt, self._last_alarm, *story = (int(i) for i in page["numbers"])
-        self._story = story[0], story[1]
+        _, self._first, self._learnt, self._last_alarm, first, earliest = (int(i) for i in page["numbers"])
+        self._story = first, earliest
         for fault in json.loads(page["faults"].tobytes()):
             self._faults.append(_Fault(**{**fault, "columns": tuple(fault["columns"])}))
             self._latched[list(fault["columns"])] = True
-
-
-def _between(edges: F64, first: int, last: int) -> str:
-    """Words for the values of bins `first` to `last` (inclusive) of a column with `edges`."""
-    if first == 0:
-        return f"up to {edges[last]:.6g}"
-    if last >= len(edges):
-        return f"above {edges[first - 1]:.6g}"
-    low, high = float(edges[first - 1]), float(edges[last])
-    if low == high or f"{low:.6g}" == f"{high:.6g}":
-        return f"at {high:.6g}"
-    return f"above {low:.6g} up to {high:.6g}"

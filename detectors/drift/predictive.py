@@ -61,6 +61,8 @@ _LEARNT_AT_ONCE = 8
 _COMPARED_AT_ONCE = 16
 _REFRESH, _LATE_REFRESH, _MUCH_KNOWN = 16, 64, 1_280
 _RECOVERY_LEVEL = 3
+_YOUNG = 40
+"""Blocks up to which columns that are not latched are learnt during an incident too: their null knows little else."""
 _DENSER = 3.0
 """Live traffic so many times as dense as the reference is not what the reference's order shows."""
 
@@ -309,7 +311,7 @@ class PredictiveDrift(Detector):
     def _close_group(self, seen: Seen) -> None:
         """Take the group into the null, and what is old enough into the design effect, unless an incident is fresh."""
         totals, self._totals = self._totals, no_totals(self._target)
-        fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK
+        fresh = bool(self._faults) and self._block - self._last_alarm < self._memory / BLOCK and self._block > _YOUNG
         self._since.add(totals)
         if self._block % _COMPARED_AT_ONCE == 0 and self._since.blocks:
             self._compare(seen, self._since, fresh)
@@ -374,6 +376,9 @@ class PredictiveDrift(Detector):
     def _recovered(self, keys: set[str]) -> None:
         for fault in self._faults:
             if fault.key in keys:
+                if fault.follower:  # nobody has looked whether it is back at the hour of the alarm
+                    own = np.isin(np.arange(len(self._latched)), fault.streams)
+                    self._null.go_back(Null(self._target, self._memory).snapshot(), own)
                 self._departure.restart(np.isin(self._target_bets.stream, fault.streams))
                 self._runs.restart(np.isin(np.arange(len(self._latched)), fault.streams))
         self._faults = [f for f in self._faults if f.key not in keys]

@@ -40,11 +40,11 @@ def gain_of_sum(residual: float, shift: float) -> float:
     return d * d / 2 - d * residual
 
 
-def gain_of_count(count: float, rate: float, null: float) -> float:
-    """The same for a count with Poisson law: rate `null` against midway between it and `rate`."""
+def gain_of_count(count: float, rate: float, null: float, n: float = BLOCK) -> float:
+    """The same for a count among `n` events with Poisson law: rate `null` against midway between it and `rate`."""
     half = 0.5 * (rate + null)
     half = max(half, null * _MIN_FACTOR) if rate >= null else min(half, null / _MIN_FACTOR)
-    return BLOCK * (half - null) - count * float(np.log(half / null))
+    return n * (half - null) - count * float(np.log(half / null))
 
 
 def gain_of(fault: Fault, null: Null, v: float, residual: F32, counts: F64) -> float:

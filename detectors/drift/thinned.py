@@ -22,10 +22,10 @@ class Thinned:
     """By how much (`factor`) the events that the null remembers are thinner than all, and up to which block; `allowed`
     is the factor by which blocks are judged."""
 
-    def __init__(self, memory: float) -> None:
+    def __init__(self, memory: float, block: int = BLOCK) -> None:
         self.factor = self.allowed = 1
         self._until = 0
-        self._hold = math.ceil(_FORGOTTEN * memory / BLOCK)
+        self._hold = math.ceil(_FORGOTTEN * memory / block)
 
     def see(self, one_in: int, block: int) -> bool:
         """Events of which one in `one_in` is judged come before `block` closes; whether the factor has changed."""

@@ -117,3 +117,18 @@ def test_a_tick_looks_at_one_model(drifting: list[bytes], monkeypatch: pytest.Mo
     assert sum(w.sensing.known for w in p.watches.values()) == 2
     assert all(math.isfinite(w.sensing.smallest) and w.sensing._events >= FIRST for w in p.watches.values())
     sense(p.watches.values())  # nothing is due
+
+
+def test_what_is_known_of_a_detector_goes_with_it(drifting: list[bytes], looks: list[Variability | None]) -> None:
+    """One that starts anew has seen fewer events than the note speaks of; one that was stopped sees none."""
+    p = pipeline()
+    list(feed(p, drifting[:2_500], {}))
+    watch = p.watches[SUBJECT]
+    assert watch.panel is not None and watch.row().note
+    watch.sensing._events = 5_000_000
+    assert watch.sensing.due(watch.panel, watch.watermark)
+    runner = next(r for r in watch.panel._runners if isinstance(r.detector, PredictiveDrift))
+    runner.failure = "stopped"
+    p.tick(START + 2_501)
+    assert watch.row().note == "" and not watch.sensing.known
+    assert not watch.sensing.due(watch.panel, watch.watermark)

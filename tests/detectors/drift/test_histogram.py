@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.base import F64, Finding, Views, registry
+from detectors.base import F64, Finding, Rows, Views, registry
 from detectors.drift.cell_noise import LAG, LONGEST, STRETCH, CellNoise
+from detectors.drift.cell_null import CellNull
 from detectors.drift.cells import GROUP, CellBets, Cells
 from detectors.drift.histogram import HistogramDrift
 from detectors.views.bins import NumericColumn
+from monitor.intake.columns import build_reference, infer_schema
+from monitor.intake.events import Event, EventType
 from monitor.lineup import PanelSettings
 from monitor.panel import Panel
 from tests.long import simulated
-from tests.long.simulated import PER_DAY, Table, Watch, batches, drawn, reference
+from tests.long.simulated import PER_DAY, Law, Table, Watch, batches, drawn, reference
 
 NAME = "histogram_drift"
 EDGES = np.linspace(0.0, 1.0, 17)
@@ -154,17 +157,90 @@ def test_a_daily_swing_and_missing_values_are_none_of_its_business() -> None:
     assert list(watch.alarms(batches(table))) == []
 
 
+class Both:
+    """Moments and histograms of a model, as a daemon runs them."""
+
+    def __init__(self, law: Law, seed: int) -> None:
+        settings = {name: {"enabled": name in ("predictive_drift", NAME)} for name in registry()}
+        target = replace(reference(law, seed, 1_000), version="both")
+        self.panel = Panel("model:/simulated", "simulated", target, PanelSettings(detectors=settings))
+        self.found: list[Finding] = []
+
+    def feed(self, table: Table) -> Both:
+        for one in batches(table):
+            self.panel.detect(one, self.report)
+        assert self.panel.failures == []
+        return self
+
+    def report(self, finding: Finding, _: Rows) -> None:
+        self.found.append(finding)
+
+    @property
+    def whole(self) -> HistogramDrift:
+        found = next(r.detector for r in self.panel._runners if r.detector.name == NAME)
+        assert isinstance(found, HistogramDrift)
+        return found
+
+
 def test_a_column_that_moves_is_one_alarm_in_large_batches_too() -> None:
     """The histogram is latched with its column, and does not judge what came before its recovery once that is known."""
-    reference_ = replace(reference("iid", 7, 1_000), version="moved")
-    settings = {name: {"enabled": name in ("predictive_drift", NAME)} for name in registry()}
-    panel = Panel("model:/simulated", "simulated", reference_, PanelSettings(detectors=settings))
-    found: list[Finding] = []
     table = drawn("iid", 7, 20_000)
     table.numeric[10_000:14_000, 0] += 1.0
-    for one in batches(table):
-        panel.detect(one, lambda finding, rows: found.append(finding))
-    assert len(found) == 1 and found[0].detector == "predictive_drift"
-    assert 10_000 <= found[0].position < 10_200 and panel.failures == [] and panel.account.latches == ()
-    whole = next(r.detector for r in panel._runners if r.detector.name == NAME)
-    assert isinstance(whole, HistogramDrift) and not whole._latched.any()
+    both = Both("iid", 7).feed(table)
+    assert [f.detector for f in both.found] == ["predictive_drift"] and 10_000 <= both.found[0].position < 10_200
+    assert both.panel.account.latches == () and not both.whole._latched.any()
+
+
+def test_a_fill_that_ends_at_another_hour_is_one_alarm() -> None:
+    """While it lasts the day goes on, and nulls do not."""
+    table = spoilt(drawn("diurnal", 3, 87_000), 25_000, 75_000, 0.1)
+    both = Both("diurnal", 3).feed(table)
+    assert [f.detector for f in both.found] == [NAME] and both.panel.account.latches == ()
+
+
+def test_an_early_alarm_of_another_column_blinds_neither_detector() -> None:
+    table = spoilt(drawn("iid", 6, 9_000), 6_500, 9_000, 0.3)
+    table.numeric[300:, 5] += 1.5
+    both = Both("iid", 6).feed(table)
+    assert [(f.detector, f.measures[0].field) for f in both.found] == [("predictive_drift", "n5"), (NAME, "n0")]
+    assert both.whole.waits_for == 0
+
+
+def test_a_value_that_was_gone_for_long_is_not_impossible() -> None:
+    cells = uniform_cells()
+    null = CellNull(cells, Watch(reference("iid", 1, 100)).drift._target, 4_000.0)
+    x = cells.joined(np.array([0.0, *np.full(15, 25.0), 0.0, 0.0]))
+    for _ in range(5_000):
+        null.absorb(x, np.full(1, 375.0), np.ones(1, np.bool_))
+        null.forget()
+    assert null.share[16] == pytest.approx(0.5 / 4_000) and null.b[0] == pytest.approx(4_000)
+
+
+def test_a_column_is_worth_the_numbers_that_it_has() -> None:
+    """Of 500 rows, of which 1 % hold one: five events, not a hundred."""
+    sparse = UNIFORM * 0.01
+    sparse[-2] = 0.99
+    made = [NumericColumn(f"x{i}", False, EDGES) for i in range(3)]
+    cells = Cells(made, [sparse, UNIFORM, np.array([*np.zeros(18), 1.0, 0.0])], 500)
+    null = CellNull(cells, Watch(reference("iid", 1, 100)).drift._target, 4_000.0)
+    assert null.b[0] == pytest.approx(0.5 + 1 / (1 / 5 + 0.01)) and null.b[1] == pytest.approx(0.5 + 1 / 0.012)
+    assert null.b[2] == 0.5 and np.isfinite(null.share).all()
+
+
+def test_a_model_without_numeric_columns_has_none() -> None:
+    events = [
+        Event(EventType.PREDICTION, 1e9 + i, features={"region": ("EU", "US")[i % 2]}, prediction="yes")
+        for i in range(200)
+    ]
+    whole = build_reference(events, infer_schema(events), "file", "model:/m")
+    panel = Panel("model:/m", "m", whole, PanelSettings())
+    assert panel.off[NAME] == "no numeric field has several values in the reference"
+
+
+def test_values_with_a_bin_each_are_called_by_name() -> None:
+    """Of n9, a small whole number, one value becomes frequent."""
+    table = drawn("iid", 8, 12_000)
+    table.numeric[9_000:, 9] = np.where(np.arange(3_000) % 3 == 0, 2.0, table.numeric[9_000:, 9])
+    watch = Watch(reference("iid", 8, 1_000), name=NAME)
+    alarm = next(watch.alarms(batches(table)))
+    assert watch.detector.explain(alarm.streams, alarm.block).measures[0].statistic == "values at 2"
