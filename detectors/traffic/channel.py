@@ -1,8 +1,8 @@
 """One watched quantity of a series of windows: its history, its baseline, and whether it is normal now.
 
 The baseline is learnt from the first windows and fitted again as more arrive. While the channel is latched by an
-alarm nothing is learnt. It opens again when the level has been normal for a while. What an alarm told of, from its onset
-to its end, is not what later windows are measured against: the next of the kind is as unusual. Only a series that has
+alarm nothing is learnt. It opens again when the level has been normal for a while. What an alarm told of, from its
+onset to its end, is not what later windows are measured against: the next of the kind is as unusual. Only a series with
 such episodes often has them in its history, so that it does not raise the same alarm for ever. A level that stays for
 three days is the new normal, and is learnt from the beginning.
 """

@@ -195,6 +195,30 @@ def test_honest_metrics_keep_to_their_budget() -> None:
     assert sum(len(Run("metric").feed(metric(20, 100 + seed)).opened) for seed in range(8)) <= 9
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_an_unusual_day_is_found_though_a_worse_one_was_told_a_week_ago(seed: int) -> None:
+    events = metric(30, seed, 1_800.0)
+    day = (events.time - START) / DAY
+    events = changed(events, value=events.value - 8.0 * ((day >= 20) & (day < 21)) - 6.0 * ((day >= 26) & (day < 27)))
+    between = int(np.flatnonzero(day >= 25)[0])
+    run, again = Run("metric").feed(events.part(0, between)), Run("metric")
+    again.traffic.restore(run.pages)
+    for each in (run, again):
+        each.feed(events.part(between, len(events)))
+        assert any(26 <= (f.time - START) / DAY <= 27.1 for f in each.opened)
+    assert any(20 <= (f.time - START) / DAY <= 21.1 for f in run.opened)
+    assert [f for f in run.found if f.time > START + 25 * DAY] == again.found
+
+
+def test_what_comes_every_eighth_day_becomes_usual() -> None:
+    events = metric(80, 2, 1_800.0)
+    day = (events.time - START) / DAY
+    events = changed(events, value=events.value + 8.0 * ((day >= 20) & (day % 8 < 1)))
+    told = [(f.time - START) / DAY for f in Run("metric").feed(events).opened]
+    assert sum(20 <= t < 60 for t in told) >= 2
+    assert sum(t >= 60 for t in told) <= 1
+
+
 def test_silence_is_found_by_time_alone_and_ends_with_the_requests() -> None:
     run = Run()
     events = requests(8, 3)
