@@ -84,7 +84,7 @@ class _Now:
 
 
 class Channel:
-    """`floor` is the smallest scale of a tail, in transformed units; `share` says that values are shares of errors.
+    """`floor` is the smallest change of interest, in transformed units; `share` says that values are shares of errors.
 
     No score exceeds the deviation in units of `noise`, the standard error that sampling alone gives a window: in a
     series that is steadier than chance the rarest value may still be the next one, and be worth no alarm. For the same
