@@ -34,7 +34,7 @@ _SLOTS = 0.0
 _TAIL = 0.05
 _MAX_Z = 6.0
 _MEANINGLESS = 0.1
-"""Of the smallest scale of a tail: variation that says nothing about how a series moves."""
+"""Of the smallest change of interest: variation that says nothing about how a series moves, and no scale of a tail."""
 _MAX_PHI = 0.98
 _NORMAL = NormalDist()
 
@@ -99,7 +99,8 @@ class Baseline:
 def fit(time: F64, values: F64, window: float, floor: float) -> Baseline:
     """Baseline of a history: window start times (n,) ascending, finite `values` (n,), n >= 16.
 
-    `window` is their distance in seconds; `floor` the smallest scale of a tail, in units of the values.
+    `window` is their distance in seconds; `floor` the smallest change of interest, in units of the values. Tails are as
+    steep as the history shows them down to a tenth of it: how far a score may go is for the caller to bound.
     """
     clipped = _winsorised(values)
     following = np.concatenate([[False], np.diff(time) < 1.5 * window])
@@ -112,7 +113,7 @@ def fit(time: F64, values: F64, window: float, floor: float) -> Baseline:
     if _SLOTS in harmonics:  # so many terms bring the history nearer to its season than what will come
         innovation *= math.sqrt(len(values) / max(len(values) - len(season), len(values) / 2))
     ordered = np.sort(innovation)
-    upper, lower = _tail(ordered, floor), _tail(-ordered[::-1], floor)
+    upper, lower = _tail(ordered, least), _tail(-ordered[::-1], least)
     draft = Baseline(harmonics, season, phi, ordered, upper, lower, np.zeros(len(BETS)), (0.0, 0.0))
     scores = _scores(draft, innovation)
     tolerance = _EARLY_TOLERANCE if time[-1] - time[0] < DAY else 0.0

@@ -1,22 +1,23 @@
 """One watched quantity of a series of windows: its history, its baseline, and whether it is normal now.
 
 The baseline is learnt from the first windows and fitted again as more arrive. While the channel is latched by an
-alarm nothing is learnt. It opens again when the level has been normal for a while; what happened since the alarm then
-belongs to the history, so that a series with such episodes does not raise the same alarm for ever. A level that stays
-for three days is the new normal, and is learnt from the beginning.
+alarm nothing is learnt. It opens again when the level has been normal for a while. What an alarm told of, from its
+onset to its end, is not what later windows are measured against: the next of the kind is as unusual. Only a series with
+such episodes often has them in its history, so that it does not raise the same alarm for ever. A level that stays for
+three days is the new normal, and is learnt from the beginning.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from detectors.account import RECOVERED
-from detectors.base import F64, Page, StateError
-from detectors.traffic.baseline import BETS, DAY, MIN_WINDOWS, Baseline, fit
+from detectors.base import F64, Bool, Page, StateError
+from detectors.traffic.baseline import BETS, DAY, MIN_WINDOWS, STEPS, Baseline, fit
 from detectors.traffic.shares import Usual, errors_of
 
 HISTORY = 2_048
@@ -30,6 +31,12 @@ _NORMAL = 10
 _SMALLEST, _LARGEST = 0.75, 3.0
 """Of the shift whose end is tested."""
 _NEW_NORMAL = 3 * DAY
+_SELDOM, _OF_LATE = 3, 30 * DAY
+"""Episodes in so many seconds that are unusual; with more of them, they are what is usual for the series."""
+_AFTERMATH = 3 * DAY
+"""What is left of an episode, or comes again within so many seconds, is the same that was told already."""
+_PROOF = 20.0
+"""Evidence after an alarm that it told of an episode, not of chance, which belongs to the history."""
 _CHUNKS = HISTORY // CHUNK + 1
 
 
@@ -66,10 +73,18 @@ class _Now:
     errors: float = 0.0
     requests: float = 0.0
     """Learnt, of a share."""
+    onset: float = 0.0
+    """Of the change that latched it."""
+    episodes: list[float] = field(default_factory=list)
+    """Times at which a latch opened, of late."""
+    since: list[float] = field(default_factory=list)
+    """Log capital of the bets in the direction of the change, from the latch on."""
+    sure: bool = False
+    """Whether what came after the alarm proves the change by itself."""
 
 
 class Channel:
-    """`floor` is the smallest scale of a tail, in transformed units; `share` says that values are shares of errors.
+    """`floor` is the smallest change of interest, in transformed units; `share` says that values are shares of errors.
 
     No score exceeds the deviation in units of `noise`, the standard error that sampling alone gives a window: in a
     series that is steadier than chance the rarest value may still be the next one, and be worth no alarm. For the same
@@ -86,6 +101,8 @@ class Channel:
         self._now = _Now(latched=-1)
         self._time: F64 = np.zeros(_CHUNKS * CHUNK)
         self._values: F64 = np.zeros(_CHUNKS * CHUNK)
+        self._unusual: Bool = np.zeros(_CHUNKS * CHUNK, np.bool_)
+        """Learnt windows that belong to an episode: a baseline is fitted to the others."""
         self._dirty: set[int] = set()
 
     @property
@@ -127,8 +144,18 @@ class Channel:
             now.normal = now.normal + 1 if low <= deviation <= high else 0
             now.latched += events > 0
             now.gain = max(0.0, now.gain + now.shift * (now.shift / 2 - score))
+            self._prove(score)
             return silent
         return self.baseline.log_e(score)
+
+    def _prove(self, score: float) -> None:
+        """An alarm by chance is seldom followed by further evidence: at most one in `_PROOF` alarms."""
+        now = self._now
+        assert self.baseline is not None
+        log_e = self.baseline.log_e(score).reshape(2, -1)[0 if now.shift > 0 else 1]
+        now.since = [a + b for a, b in zip(now.since, log_e.tolist(), strict=True)]
+        capital = sum(math.exp(min(x, 50.0)) for x in now.since) / len(now.since)
+        now.sure = now.sure or capital >= _PROOF
 
     def settle(self, time: float, value: float | None, events: int) -> None:
         """After the verdict: learn the window, unless an alarm holds the channel."""
@@ -151,19 +178,44 @@ class Channel:
         if not self._recovered():
             self._forget()
         else:
-            for judged in self.recent:
-                if judged.time >= self._now.latched_at:
-                    self._learn(judged.time, judged.value, judged.events)
+            self._learn_episode(time)
             self._fit()
             self.recent.clear()
         self._now.latched = -1
 
-    def _learn(self, time: float, value: float, events: int) -> None:
+    def _learn_episode(self, time: float) -> None:
+        """Learn what came since the alarm, and mark the episode where such are seldom."""
+        now = self._now
+        since = [j for j in self.recent if j.time >= now.latched_at]
+        end = self._end(since)
+        if now.sure:
+            now.episodes = [*(t for t in now.episodes[-_SELDOM:] if t > time - _OF_LATE), time]
+        seldom = len(now.episodes) <= _SELDOM
+        if now.sure and seldom:
+            self._mark((self._time >= now.onset) & (self._time < now.latched_at), True)
+        elif not seldom:
+            self._mark(self._unusual, False)
+        for judged in since:
+            self._learn(judged.time, judged.value, judged.events, now.sure and seldom and judged.time < end)
+
+    def _mark(self, windows: Bool, unusual: bool) -> None:
+        at = np.flatnonzero(windows)
+        self._unusual[at] = unusual
+        self._dirty |= set((at // CHUNK).tolist())
+
+    def _end(self, since: list[Judged]) -> float:
+        """Time of the first window after the likeliest end of the change: after it the level is normal throughout."""
+        now = self._now
+        gains = np.cumsum([now.shift * (now.shift / 2 - j.score) for j in reversed(since)])
+        over = min(int(np.argmax(gains)) + 1, now.normal, len(since))
+        return since[len(since) - over].time
+
+    def _learn(self, time: float, value: float, events: int, unusual: bool = False) -> None:
         at = self._now.learnt % len(self._time)
-        self._time[at], self._values[at] = time, value
+        self._time[at], self._values[at], self._unusual[at] = time, value, unusual
         self._dirty.add(at // CHUNK)
         self._now.learnt += 1
-        if self.share:
+        if self.share and not unusual:
             usual = self.usual
             usual.learn(errors_of(value, events), events, HISTORY)
             self._now.errors, self._now.requests = usual.errors, usual.requests
@@ -175,7 +227,10 @@ class Channel:
         """An alarm names it at the window that begins at `time`."""
         now = self._now
         now.latched, now.latched_at, now.normal, now.gain = 0, time, 0, 0.0
-        strength = abs(float(np.mean([j.score for j in self.story(upward)]))) if self.recent else 0.0
+        now.since, now.sure = [0.0] * len(STEPS), False
+        story = self.story(upward) if self.recent else []
+        now.onset = story[0].time if story else time
+        strength = abs(float(np.mean([j.score for j in story]))) if story else 0.0
         now.shift = min(max(strength, _SMALLEST), _LARGEST) * (1.0 if upward else -1.0)
 
     def story(self, upward: bool) -> list[Judged]:
@@ -196,7 +251,8 @@ class Channel:
         pages = {}
         for chunk in sorted(self._dirty):
             rows = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-            pages[f"{self.name}.{chunk}"] = {"time": self._time[rows].copy(), "values": self._values[rows].copy()}
+            columns = {"time": self._time, "values": self._values, "unusual": self._unusual}
+            pages[f"{self.name}.{chunk}"] = {name: column[rows].copy() for name, column in columns.items()}
         self._dirty.clear()
         return pages
 
@@ -212,6 +268,7 @@ class Channel:
                 if page["time"].shape != (CHUNK,) or page["values"].shape != (CHUNK,) or int(chunk) >= _CHUNKS:
                     raise StateError(f"stored history {name} is not {CHUNK} windows")
                 self._time[rows], self._values[rows] = page["time"], page["values"]
+                self._unusual[rows] = page["unusual"]
         self.baseline = None
         if self._now.fitted:
             self._refit()
@@ -222,6 +279,8 @@ class Channel:
 
     def _refit(self) -> None:
         last = np.arange(max(0, self._now.fitted - HISTORY), self._now.fitted) % len(self._time)
+        past = self._time[last] < self._time[last[-1]] - _AFTERMATH
+        last = last[~(self._unusual[last] & past)]
         self.baseline = fit(self._time[last], self._values[last], self.width, self.floor)
 
     def _forget(self) -> None:

@@ -23,7 +23,7 @@ from detectors.traffic.shares import errors_of, share_value
 from detectors.traffic.windows import Happened, Window, Windows
 
 NAME = "traffic"
-STATE_VERSION = 2
+STATE_VERSION = 3
 Role = Literal["requests", "metric"]
 Report = Callable[[Finding], str | None]
 """Takes a finding; answers the id of the incident that it opened or fed."""
