@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from detectors.base import Measure
+from detectors.findings import RECURRENCE
 
 EVIDENCE = "evidence"
 """Statistic of the measure that carries the evidence ratio (capital at the alarm over what was injected)."""
@@ -22,7 +23,7 @@ BLAME = "part_of_the_change"
 WHOLE = "whole_reference"
 """Statistic of the measure that says what a number is over the whole reference, where another one is usual at the hours
 of the events."""
-DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME, WHOLE)
+DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME, WHOLE, RECURRENCE)
 """Statistics of measures that describe a change beside the one that is told: population stability index, distances,
 median."""
 NAMED = 3
@@ -67,6 +68,8 @@ def sentence(kind: str, measures: Sequence[Measure], onset: float) -> str:
         text += f"; {blamed.stream} makes {part} % of the change with {share} % of the queries"
     for unit in [m for m in measures if m.statistic == UNIT][:NAMED]:
         text += f"; {_name(unit)} looks like another unit (× {number(unit.observed)})"
+    for again in [m for m in measures if m.statistic == RECURRENCE][:1]:
+        text += f"; alarm {number(again.observed)} within a week: it comes and goes, and closes after a day without it"
     ratio = [m for m in measures if m.statistic == EVIDENCE]
     if ratio:
         text += f"; evidence {number(ratio[0].observed)} : 1"

@@ -27,6 +27,10 @@ evidence to reach an alarm, and would spend all of its budget on noise within a 
 only lowers capital."""
 NAMED = 0.9
 """The smallest set of streams that carries this share of the capital is named."""
+RETURNS, WEEK, DAY = 3, 7 * 86_400.0, 86_400.0
+"""What has alarmed so many times in a week comes and goes by itself, such as the hour where the reference shows few of
+them: from the next alarm on its latch opens only after a whole day of quiet, and one incident tells of it."""
+_MOST_RECENT = 64
 RECOVERED = math.log(20) + 2
 """A latch opens when the mirrored CUSUM of its recovery reaches 20 : 1 and two nats."""
 
@@ -50,6 +54,8 @@ class _Member:
     """Capital that the same injections would be worth without any evidence (all E = 1)."""
     weight: float = 0.0
     """Sum of `inject`."""
+    clock: float = 0.0
+    """Seconds of watermark time that it has judged."""
     total: float = 0.0
 
 
@@ -61,6 +67,10 @@ class _Held:
     alarm: int
     primary: bool
     gain: float = field(default=0.0)
+    quiet: float = 0.0
+    """Seconds for which the gain has to stay where a latch opens; `since` then, by the account's clock (-1: it is
+    below)."""
+    since: float = -1.0
 
 
 class SumAccount:
@@ -79,6 +89,8 @@ class SumAccount:
         self._members: dict[str, _Member] = {}
         self._outputs: frozenset[str] = frozenset()
         self._held: list[_Held] = []
+        self._recent: list[tuple[str, float]] = []
+        """Fields that led an alarm, and when by the account's clock; the last week's."""
         self._changed: set[str] = set()
         self._touched: set[str] = set()
 
@@ -86,6 +98,11 @@ class SumAccount:
     def capital(self) -> float:
         """Capital of all bets of all detectors: an alarm comes at 1."""
         return sum(m.total for m in self._members.values())
+
+    @property
+    def clock(self) -> float:
+        """Seconds of watermark time that were judged, by the detector that is ahead."""
+        return max((m.clock for m in self._members.values()), default=0.0)
 
     @property
     def latches(self) -> tuple[Latch, ...]:
@@ -157,7 +174,8 @@ class SumAccount:
         for detector in sorted(self._changed):
             member = self._members[detector]
             pages[f"capital.{detector}"] = {
-                "capital": member.capital.copy(), "idle": np.array(member.idle), "total": np.array([member.total])
+                "capital": member.capital.copy(), "idle": np.array(member.idle), "total": np.array([member.total]),
+                "clock": np.array([member.clock]),
             }  # fmt: skip
         if self._changed or self._touched:
             held = json.dumps([asdict(h) for h in self._held]).encode()
@@ -165,6 +183,7 @@ class SumAccount:
                 "alarms": np.array([self.alarms], np.int64),
                 "injected": np.array([self.injected]),
                 "latches": np.frombuffer(held, np.uint8).copy(),
+                "recent": np.frombuffer(json.dumps(self._recent).encode(), np.uint8).copy(),
             }
         self._changed.clear()
         self._touched.clear()
@@ -186,8 +205,10 @@ class SumAccount:
             member = self._members[detector]
             member.capital, member.idle = page["capital"].astype(np.float64), page["idle"].tolist()
             member.total = float(page["total"][0])
+            member.clock = float(page["clock"][0])
         if "totals" in pages:
             self.alarms, self.injected = int(pages["totals"]["alarms"][0]), float(pages["totals"]["injected"][0])
+            self._recent = [(str(name), float(at)) for name, at in json.loads(pages["totals"]["recent"].tobytes())]
         self._held = held
         for member in self._members.values():
             member.latched[:] = member.opening[:] = False
@@ -204,6 +225,7 @@ class SumAccount:
         growth = np.exp(np.minimum(evidence.log_e, 700.0) if largest > 700 else evidence.log_e)
         growth *= member.bets.leak
         for i, elapsed in enumerate(evidence.elapsed.tolist()):
+            member.clock += max(elapsed, 0.0)
             earned = min(max(elapsed, 0.0) * self.rate, self._most)
             _grow(member, growth[i], earned)
             self.injected += member.weight * earned
@@ -229,6 +251,7 @@ class SumAccount:
         leader, leading = named[0]
         own = self._members[leader]
         idle = sum(own.idle)
+        times = self._times("\x1f".join(own.streams[leading].fields))
         alarm = Alarm(
             detector=leader,
             streams=tuple(j for d, j in named if d == leader),
@@ -238,9 +261,10 @@ class SumAccount:
             position=int(evidence.position[block]),
             ratio=own.total / idle if idle > 0 else math.inf,
             leading_bet=_strongest_bet(own, leading),
+            times=times,
         )
         self.alarms += 1
-        latched = self._latch(named, carriers)
+        latched = self._latch(named, carriers, DAY if times > RETURNS else 0.0)
         for detector, member in self._members.items():
             member.capital[:] = 0.0
             member.idle = [0.0] * len(member.leaks)
@@ -249,7 +273,16 @@ class SumAccount:
             self._changed.add(detector)
         return Verdict(evidence.detector, block + 1, alarm, latched)
 
-    def _latch(self, named: Sequence[tuple[str, int]], carriers: Sequence[tuple[float, str, int]]) -> tuple[Latch, ...]:
+    def _times(self, fields: str) -> int:
+        """How many alarms these fields have led in the last week, this one included."""
+        now = self.clock
+        self._recent = [(name, at) for name, at in self._recent if now - at < WEEK][-_MOST_RECENT:]
+        self._recent.append((fields, now))
+        return sum(name == fields for name, _ in self._recent)
+
+    def _latch(
+        self, named: Sequence[tuple[str, int]], carriers: Sequence[tuple[float, str, int]], quiet: float
+    ) -> tuple[Latch, ...]:
         """Latch the named streams and all that are functions of their fields, one latch a detector."""
         fields = {f for d, j in named for f in self._members[d].streams[j].fields}
         if any(f not in self._outputs and not f.startswith(NO_COLUMN) for f in fields):
@@ -271,7 +304,7 @@ class SumAccount:
             member.latched[touched] = True
             member.opening[touched] = False
             latch = Latch(f"{self.alarms}:{detector}", detector, tuple(touched), strongest.get(detector, touched[0]))
-            self._held.append(_Held(latch, self.alarms, detector == named[0][0]))
+            self._held.append(_Held(latch, self.alarms, detector == named[0][0], quiet=quiet))
             made.append(latch)
         return tuple(made)
 
@@ -293,12 +326,23 @@ class SumAccount:
                 held = mine.get(leading)
                 if held is None or not held.primary:
                     continue
-                held.gain = max(0.0, held.gain + gain)
-                if held.gain >= RECOVERED:
+                if self._is_back(held, gain):
                     opened += self._open(held.alarm, evidence.detector)
             if opened:
                 return Verdict(evidence.detector, i + 1, recovered=tuple(opened))
         return Verdict(evidence.detector, len(evidence.elapsed))
+
+    def _is_back(self, held: _Held, gain: float) -> bool:
+        """Whether a latch opens by this gain: at 20 : 1 and two nats, for as long as it has to be quiet."""
+        held.gain = max(0.0, held.gain + gain)
+        if held.gain < RECOVERED:
+            held.since = -1.0
+            return False
+        if held.quiet:
+            held.gain = min(held.gain, 2 * RECOVERED)  # or a long quiet would hide the next return
+            held.since = self.clock if held.since < 0 else held.since
+            return self.clock - held.since >= held.quiet
+        return True
 
     def _open(self, alarm: int, detector: str | None = None) -> tuple[Latch, ...]:
         """Open the latches of an alarm; those of others than `detector`, where one is given, wait."""

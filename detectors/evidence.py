@@ -96,6 +96,8 @@ class Alarm:
     ratio: float
     leading_bet: int = -1
     """Index of the bet of the leading stream with most capital; -1 where nobody can tell."""
+    times: int = 1
+    """How many alarms the fields of the leading stream have led within a week, this one included."""
 
 
 @dataclass(frozen=True, slots=True)

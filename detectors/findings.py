@@ -6,7 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from detectors.account import RETURNS
 from detectors.base import AccountName, Alarm, Explanation, Finding, Measure, Rows, Severity, Stream, SubjectRef
+
+RECURRENCE = "recurrence"
+"""Statistic of the measure that says how often in a week something has alarmed that comes and goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,10 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
     if not math.isfinite(onset):  # nobody can tell since when: it was there from the first block on
         onset = min((m.since for m in explanation.measures if math.isfinite(m.since)), default=now)
     ratio = Measure(alarm.detector, leading.name, alarm.ratio, 1.0, "ratio", events, onset, now, statistic="evidence")
+    told = (*explanation.measures, ratio)
+    if alarm.times > RETURNS:
+        numbers = float(alarm.times), float(RETURNS), "alarms", events, onset, now
+        told += (Measure(alarm.detector, leading.name, *numbers, statistic=RECURRENCE),)
     version = int(batch.version[alarm.row])
     return Finding(
         detector=alarm.detector,
@@ -81,6 +89,6 @@ def alarm_finding(alarm: Alarm, explanation: Explanation, batch: Rows, around: A
         position=alarm.position,
         subjects=tuple(subjects),
         onset=onset,
-        measures=(*explanation.measures, ratio),
+        measures=told,
         model_version=batch.versions[version] if version >= 0 else None,
     )

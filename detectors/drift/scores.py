@@ -64,7 +64,7 @@ def scores_of(bins: Binning, index: I16) -> Iterator[Score]:
         yield from _numeric_scores(numeric, j, share, rows)
     for j, category in enumerate(bins.category, len(bins.numeric)):
         share = np.bincount(index[:, j], minlength=category.bins) / rows
-        yield from _category_scores(category, j, share)
+        yield from _category_scores(category, j, share, rows)
 
 
 def _numeric_scores(column: NumericColumn, j: int, share: F64, rows: int) -> Iterator[Score]:
@@ -96,14 +96,20 @@ def _numeric_scores(column: NumericColumn, j: int, share: F64, rows: int) -> Ite
     yield make("type", _indicator(k, (wrong,)), "not a number")
 
 
-def _category_scores(column: CategoryColumn, j: int, share: F64) -> Iterator[Score]:
+def _category_scores(column: CategoryColumn, j: int, share: F64, rows: int) -> Iterator[Score]:
     k = column.bins
+    rest, new = k - 3, k - 2
+    # of the rarer values as many are new the next time as occur once (Good & Turing): all of them, where they are ids
+    unseen = min(column.singletons / rows, float(share[rest]))
+    share = share.copy()
+    share[rest] -= unseen
+    share[new] += unseen
     make = _Maker(column.name, column.output, j, share)
     for i, word in enumerate((*column.top, None)):
         if share[i] > 0:
             label = "rarer values" if word is None else f"category '{word[:40]}'"
             yield make("cat" if share[i] >= _COMMON else "rare", _indicator(k, (i,)), label)
-    yield make("new", _indicator(k, (k - 2,)), "new value", pseudo=float(column.singletons))
+    yield make("new", _indicator(k, (new,)), "new value", pseudo=column.singletons - unseen * rows)
     yield make("missing", _indicator(k, (k - 1,)), "missing")
 
 

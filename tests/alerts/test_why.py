@@ -6,6 +6,7 @@ import re
 
 from alerts.why import EVIDENCE, clock, number, sentence
 from detectors.base import Measure
+from detectors.findings import RECURRENCE
 
 ONSET = 1_763_625_600.0
 
@@ -43,3 +44,10 @@ def test_numbers_read_well() -> None:
     assert [number(v) for v in (0.0, 35.0, 41.234, 1234.5, 2.5e6, 1e-5, float("nan"))] == [
         "0", "35", "41.2", "1,234", "2.50e+06", "1.00e-05", "unknown",
     ]  # fmt: skip
+
+
+def test_what_comes_and_goes_is_said() -> None:
+    times = Measure("drift", "hour:mean", 5.0, 3.0, "alarms", 100, ONSET, ONSET + 60, statistic=RECURRENCE)
+    text = sentence("feature_drift", [measure("hour", 10.5, 7.1), times], ONSET)
+    assert "further" not in text and text.startswith("hour: mean 7.1 → 10.5 over 350 events; since")
+    assert text.endswith("; alarm 5 within a week: it comes and goes, and closes after a day without it")

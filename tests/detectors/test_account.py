@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detectors.account import MAX_INJECTION, RECOVERED, SumAccount
+from detectors.account import DAY, MAX_INJECTION, RECOVERED, RETURNS, SumAccount
 from detectors.base import F64, Bets, Evidence, Page, StateError, Stream, Verdict
 
 PER = 1_000.0
@@ -191,6 +191,53 @@ def test_latches_of_one_alarm_open_together() -> None:
     verdict = made.judge(evidence([[9.0]]))
     assert made.judge(recovery([99.0], 0, "other")).recovered == ()
     assert made.judge(recovery([99.0], 0)).recovered == verdict.latched
+
+
+def returning(times: int) -> SumAccount:
+    """One stream that has alarmed `times` times, and recovered each time but the last."""
+    made = account("a", "b")
+    for i in range(times):
+        assert alarmed(made, [9.0, 0.0]).alarm is not None
+        if i + 1 < times:
+            assert made.judge(recovery([99.0], 0)).recovered
+    return made
+
+
+def test_what_comes_and_goes_closes_after_a_whole_day_without_it() -> None:
+    made = returning(RETURNS + 1)
+    assert made.judge(recovery([99.0], 0)).recovered == ()  # three times it was enough
+    made.judge(evidence([[0.0, 0.0]], DAY / 2))
+    assert made.judge(recovery([0.0], 0)).recovered == ()
+    assert made.judge(recovery([-99.0, 99.0], 0)).recovered == ()  # it was there again: the day begins anew
+    made.judge(evidence([[0.0, 0.0]], 0.6 * DAY))
+    assert made.judge(recovery([0.0], 0)).recovered == ()
+    made.judge(evidence([[0.0, 0.0]], 0.5 * DAY))
+    assert made.judge(recovery([0.0], 0)).recovered != ()
+
+
+def test_other_fields_and_older_weeks_do_not_count() -> None:
+    made = returning(RETURNS)
+    assert made.judge(recovery([99.0], 0)).recovered
+    other = alarmed(made, [0.0, 9.0]).alarm
+    assert other is not None and other.times == 1 and made.judge(recovery([99.0], 1)).recovered
+    for _ in range(8):
+        made.judge(evidence([[-30.0, -30.0]], DAY))
+    again = alarmed(made, [9.0, 0.0]).alarm
+    assert again is not None and again.times == 1 and made.judge(recovery([99.0], 0)).recovered
+
+
+def test_a_restart_forgets_neither_returns_nor_the_quiet_so_far() -> None:
+    made = returning(RETURNS + 1)
+    made.judge(evidence([[0.0, 0.0]], 3_600.0))
+    made.judge(recovery([99.0], 0))
+    again = account("a", "b")
+    again.restore(made.dirty())
+    assert again.clock == made.clock >= 3_600
+    for one in (made, again):
+        one.judge(evidence([[0.0, 0.0]], DAY))
+        assert one.judge(recovery([0.0], 0)).recovered
+    alarms = [alarmed(one, [9.0, 0.0]).alarm for one in (made, again)]
+    assert alarms[0] == alarms[1] and alarms[0] is not None and alarms[0].times == RETURNS + 2
 
 
 def test_streams_of_others_stay_silent_until_all_have_judged_up_to_the_recovery() -> None:

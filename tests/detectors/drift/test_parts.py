@@ -76,8 +76,21 @@ def test_sums_of_products_are_exact_at_their_largest() -> None:
 def test_sums_have_mean_and_variance_of_the_target(compiled: Target) -> None:
     index = compiled.binning.index(streams.reference(1).rows)
     sums, squares, _ = compiled.block_sums(index)
-    assert sums.sum(axis=0) / 1_000 == pytest.approx(compiled.mean)
-    assert squares.sum(axis=0) / 1_000 == pytest.approx(compiled.second)
+    rarer = np.array([s.label == "rarer values" for s in compiled.scores[: compiled.sums]])
+    assert rarer.any()
+    assert sums.sum(axis=0)[~rarer] / 1_000 == pytest.approx(compiled.mean[~rarer])
+    assert squares.sum(axis=0)[~rarer] / 1_000 == pytest.approx(compiled.second[~rarer])
+
+
+def test_of_rarer_values_those_that_occur_once_will_be_new() -> None:
+    """Of an id per event nothing is seen again; of a category with a tenth of singletons the rest is."""
+    rows = [{"id": f"u{i}", "sku": f"s{i % 20 if i % 10 else 1_000 + i}"} for i in range(500)]
+    events = [Event(EventType.PREDICTION, float(i), features=row) for i, row in enumerate(rows)]
+    made = target(Context("model:/m", build_reference(events, infer_schema(events), "file", "model:/m")))
+    share = {s.stream.name: made.share[i] for i, s in enumerate(made.scores)}
+    assert share["id:new value"] == pytest.approx(488 / 500) and "id:rarer values" not in share
+    assert share["sku:new value"] == pytest.approx(0.1)
+    assert share["sku:rarer values"] == pytest.approx(0.9 - 12 * 25 / 500)
 
 
 def test_weights_sum_to_one(compiled: Target) -> None:
@@ -107,6 +120,10 @@ def test_bets_on_sums_are_e_values_for_independent_events(compiled: Target) -> N
     rng = np.random.default_rng(1)
     rows = streams.reference(1).rows
     index = compiled.binning.index(rows)[rng.integers(len(rows), size=BLOCK * 8_000)]
+    for j, column in enumerate(compiled.binning.category, len(compiled.binning.numeric)):
+        rarer = np.flatnonzero(index[:, j] == len(column.top))
+        unseen = column.singletons / max(int((compiled.binning.index(rows)[:, j] == len(column.top)).sum()), 1)
+        index[rarer[rng.random(len(rarer)) < unseen], j] += 1  # fresh rows of the law have values that nobody has seen
     sums, _, counts = compiled.block_sums(index)
     prices = bets.prices(noise, np.zeros(compiled.sums), np.ones(compiled.counts))
     odds = bets.odds(null, prices)
