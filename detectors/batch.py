@@ -39,6 +39,10 @@ NULL_CODE, ABSENT_CODE, MISTYPED_CODE = -1, -2, -3
 """Category codes below zero: null, field absent, not text. Codes from zero on index the column's vocabulary."""
 
 
+KNOWN_WORDS = 1_000
+"""Values of a categorical column that have the same code in every batch of a model, at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Numeric:
     """Numeric columns: `values` (n, d) float64, finite everywhere; `status` (n, d) of `Cell`; `names` (d,)."""
@@ -56,13 +60,18 @@ class Numeric:
 class Category:
     """Categorical columns: `codes` (n, c) int32 into `vocabulary[c]`, or one of the codes below zero; `names` (c,).
 
-    The vocabulary of a column begins with the values of the reference, in its order; values the reference does not
-    have follow in the order in which this batch shows them. Codes of such values hold for this batch only.
+    The vocabulary of a column begins with values of the reference, in its order, up to KNOWN_WORDS of them; others
+    follow in the order in which this batch shows them. Codes of those hold for this batch only, in the reference too.
     """
 
     names: tuple[str, ...]
     codes: I32
     vocabulary: tuple[tuple[str, ...], ...]
+
+    @property
+    def known(self) -> list[int]:
+        """Of the reference's columns: how many of the first codes mean the same in every batch."""
+        return [min(len(words), KNOWN_WORDS) for words in self.vocabulary]
 
     def part(self, rows: I64) -> Category:
         """The columns of some events."""

@@ -23,6 +23,8 @@ MAX_ROWS = 2_000
 LABEL = "correlation"
 _KIND = "multivariate_drift"
 _MIN_BINS = 4
+_LEAST_FILLED = 0.5
+"""Share of rows with a number, below which a column's products have tails that no reference shows."""
 _MAX_BET = 3.2
 _MIN_ROOM = 0.05
 _HEAVIER = 1.25
@@ -39,7 +41,7 @@ class Pairs:
 
     def __init__(self, bins: Binning, index: I16, singles: Iterable[Score]) -> None:
         """`index` holds the bins of the reference, `singles` the G streams of single columns."""
-        tables = {s.column: _factors(s) for s in singles if s.family == "loc" and (s.share > 0).sum() >= _MIN_BINS}
+        tables = {s.column: _factors(s) for s in singles if s.family == "loc" and _can_pair(s)}
         self._columns: I64 = np.array(sorted(tables), np.int64)
         width = max((len(t) for t in tables.values()), default=1)
         self._offset = np.arange(len(tables)) * width
@@ -126,6 +128,10 @@ class Pairs:
 def _rounded(moments: F64) -> F64:
     """To multiples of 2^-20, so that sums over a block stay exact."""
     return np.rint(moments * 2.0**20) / 2.0**20
+
+
+def _can_pair(score: Score) -> bool:
+    return int((score.share > 0).sum()) >= _MIN_BINS and float(score.share[:-2].sum()) >= _LEAST_FILLED
 
 
 def _factors(score: Score) -> F64:

@@ -88,7 +88,7 @@ class Cells:
     def __init__(self, rows: Batch) -> None:
         self.names = (*rows.numeric.names, *rows.category.names)
         self.numbers = len(rows.numeric.names)
-        self.known = np.array([len(words) for words in rows.category.vocabulary], np.int64)
+        self.known = np.array(rows.category.known, np.int64)
         self._codes: dict[str, int] = {}
 
     @property

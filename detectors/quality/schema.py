@@ -240,7 +240,9 @@ class SchemaRule(Rule):
                 stands = reference.numeric.status[from_row, j]
                 status[rows, j] = np.where(stands == Cell.VALID, Cell.FILLED, stands)
             else:
-                codes[rows, j - self._numeric] = reference.category.codes[from_row, j - self._numeric]
+                c = j - self._numeric
+                stands_in = reference.category.codes[from_row, c]
+                codes[rows, c] = np.where(stands_in < reference.category.known[c], stands_in, 0)
         return replace(
             batch,
             numeric=replace(batch.numeric, values=values, status=status),

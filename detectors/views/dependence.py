@@ -27,7 +27,7 @@ class Tree:
         rows = reference.rows
         ok = valid(rows.numeric.values, rows.numeric.status)
         self._cuts = [_cuts(rows.numeric.values[ok[:, j], j]) for j in range(len(rows.numeric.names))]
-        self._words = [len(words) for words in rows.category.vocabulary]
+        self._words = rows.category.known
         self._size = np.array([len(c) + 2 for c in self._cuts] + [w + 2 for w in self._words], np.int64)
         codes = self._codes(rows.numeric.values, ok, rows.category.codes)[
             np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)

@@ -41,7 +41,7 @@ class Projection:
         rows = reference.rows
         ok = valid(rows.numeric.values, rows.numeric.status)
         self._low, self._width, self._median = _ranges(rows.numeric.values, ok)
-        sizes = [len(words) + 2 for words in rows.category.vocabulary]
+        sizes = [known + 2 for known in rows.category.known]
         numbers = len(rows.numeric.names)
         basis = _basis(numbers + sum(sizes))
         self._numeric: F64 | None = None if len(basis) <= DIMENSIONS else basis[:numbers]

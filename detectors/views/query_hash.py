@@ -29,7 +29,8 @@ class QueryHash:
         self._salt: U64 = rng.integers(1, 2**63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         self._scale = None if decimals is None else 10.0 ** decimals.astype(np.float64)
         self._words: dict[str, int] = {}
-        self._known = [np.array([self._word(w) for w in words], np.uint64) for words in rows.category.vocabulary]
+        known = zip(rows.category.vocabulary, rows.category.known, strict=True)
+        self._known = [np.array([self._word(w) for w in words[:n]], np.uint64) for words, n in known]
 
     def of(self, batch: Batch) -> U64:
         """(n,) uint64."""

@@ -29,13 +29,12 @@ from detectors.base import (
     Identity,
     Numeric,
 )
+from detectors.batch import KNOWN_WORDS
 from detectors.reference import Origin, Reference
 from monitor.intake.events import Event
 
 MAX_FIELDS = 1_000
 """Fields watched of one model: names come from records, and must not grow state without bound."""
-MAX_CATEGORIES = 1_000
-"""Reference values a categorical column remembers; rarer ones count as new."""
 MAX_NEW_FIELDS = 20
 MAX_NAME = 200
 """Characters of a field's name. Longer ones are told by their beginning and a hash."""
@@ -244,7 +243,7 @@ def category_text(value: Any) -> str | None:
 
 def _vocabulary(values: Sequence[Any], text: Callable[[Any], str | None]) -> tuple[str, ...]:
     texts = dict.fromkeys(t[:MAX_TEXT] for v in values if (t := text(v)) is not None)
-    return tuple(texts)[:MAX_CATEGORIES]
+    return tuple(texts)[:KNOWN_WORDS]
 
 
 def identity_of(places: Sequence[Place]) -> Identity:
