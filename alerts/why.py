@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from detectors.base import Measure
-from detectors.findings import RECURRENCE
+from detectors.findings import RECURRENCE, WHOLE
 
 EVIDENCE = "evidence"
 """Statistic of the measure that carries the evidence ratio (capital at the alarm over what was injected)."""
@@ -20,9 +20,6 @@ ACCURACY = "estimated_accuracy"
 """Statistic of the measure that says how right the model probably is, by its scores."""
 BLAME = "part_of_the_change"
 """Statistic of the measure that says how much of a drift is a client's doing; `expected` is its share of queries."""
-WHOLE = "whole_reference"
-"""Statistic of the measure that says what a number is over the whole reference, where another one is usual at the hours
-of the events."""
 DESCRIBING = (PSI, "js", "wasserstein", "median", ACCURACY, BLAME, WHOLE, RECURRENCE)
 """Statistics of measures that describe a change beside the one that is told: population stability index, distances,
 median."""

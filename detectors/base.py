@@ -248,7 +248,7 @@ class Detector(ABC):
 
     @property
     def waits_for(self) -> int:
-        """Live events it must have seen before it can alarm, where that is more than a few."""
+        """Live events it must still see before it can alarm, about, where these are more than a few."""
         return 0
 
     @property

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from detectors.account import RETURNS
 from detectors.base import AccountName, Alarm, Explanation, Finding, Measure, Rows, Severity, Stream, SubjectRef
 
+WHOLE = "whole_reference"
+"""Statistic of the measure that says what a number is over the whole reference, where another one is usual at the hours
+of the events."""
 RECURRENCE = "recurrence"
 """Statistic of the measure that says how often in a week something has alarmed that comes and goes."""
 

@@ -41,7 +41,7 @@ class ModelMetrics:
             self._shown[subject] = (row.predictions, row.labels, row.unjudged)
             metrics.clients.labels(label).set(row.clients)
             self._labels.show(label, watch)
-            if watch.panel is not None and watch.sensing.known:
+            if watch.panel is not None:
                 metrics.smallest_shift.labels(label).set(watch.sensing.smallest)
                 metrics.independent_shift.labels(label).set(watch.sensing.independent)
                 metrics.design_effect.labels(label).set(watch.sensing.design_effect)

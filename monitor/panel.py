@@ -135,7 +135,7 @@ class Panel:
         return next((d for d in drift if isinstance(d, PredictiveDrift)), None)
 
     def waits_for(self, name: str) -> int:
-        """Live events that the detectors called `name` must see before they can alarm."""
+        """Live events that the detectors called `name` must still see before they can alarm."""
         return max((r.detector.waits_for for r in self._runners if r.detector.name == name), default=0)
 
     @property

@@ -18,6 +18,7 @@ from detectors.drift.profile import profile_of
 from detectors.drift.scores import BLOCK, INDICATORS, Score
 from detectors.drift.target import Target
 from detectors.drift.usual import Usual
+from detectors.findings import WHOLE
 from detectors.performance.expected_accuracy import ExpectedAccuracy
 from detectors.quality.units import Moments, unit_factor
 from detectors.views.bins import CategoryColumn, NumericColumn
@@ -26,9 +27,6 @@ UNIT = "unit"
 """Statistic of the measure that says by which factor a field looks like itself in another unit."""
 PSI, JS, WASSERSTEIN, MEDIAN = "psi", "js", "wasserstein", "median"
 """Statistics of the measures that describe a column's change and decide nothing."""
-WHOLE = "whole_reference"
-"""Statistic of the measure that says what a number is over the whole reference, where another one is expected at the
-hours of the events."""
 ACCURACY = "estimated_accuracy"
 """Statistic of the measure that says how right the model probably is, by its scores."""
 MOST, PROFILED = 3, 5

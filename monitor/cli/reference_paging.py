@@ -45,8 +45,8 @@ def with_reference(panel: Panel, judged: int, stopped: Collection[str]) -> list[
         elif name == "predictive_drift" and judged < ABSORBED:
             why = f"large changes only, until {ABSORBED:,} live events were seen: {judged:,} so far"
             rows.append(_row(name, True, "partly", why, None))
-        elif judged < panel.waits_for(name):
-            why = f"its noise is learnt from the first {panel.waits_for(name):,} live events: {judged:,} so far"
+        elif panel.waits_for(name):
+            why = f"its noise is being learnt: some {panel.waits_for(name):,} live events more"
             rows.append(_row(name, True, "no", why, None))
         else:
             why = "against a provisional reference, until one is approved" if provisional else ""

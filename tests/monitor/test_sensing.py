@@ -131,4 +131,7 @@ def test_what_is_known_of_a_detector_goes_with_it(drifting: list[bytes], looks: 
     runner.failure = "stopped"
     p.tick(START + 2_501)
     assert watch.row().note == "" and not watch.sensing.known
+    label, value = {"model": "credit-risk"}, p.metrics.registry.get_sample_value
+    assert value("modelwarden_sensitivity_reduced", label) == 0
+    assert math.isnan(value("modelwarden_smallest_mean_shift_sd", label) or 0.0)
     assert not watch.sensing.due(watch.panel, watch.watermark)

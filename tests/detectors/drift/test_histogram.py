@@ -13,6 +13,7 @@ from detectors.drift.cell_null import CellNull
 from detectors.drift.cells import GROUP, CellBets, Cells
 from detectors.drift.histogram import HistogramDrift
 from detectors.views.bins import NumericColumn
+from monitor.cli.reference_paging import with_reference
 from monitor.intake.columns import build_reference, infer_schema
 from monitor.intake.events import Event, EventType
 from monitor.lineup import PanelSettings
@@ -189,6 +190,14 @@ def test_a_column_that_moves_is_one_alarm_in_large_batches_too() -> None:
     both = Both("iid", 7).feed(table)
     assert [f.detector for f in both.found] == ["predictive_drift"] and 10_000 <= both.found[0].position < 10_200
     assert both.panel.account.latches == () and not both.whole._latched.any()
+
+
+def test_reference_show_says_how_long_it_waits() -> None:
+    """Noise is learnt in stretches: after most of the events a few are still missing."""
+    for events, waits in ((3_500, True), (5_900, True), (6_100, False)):
+        both = Both("iid", 9).feed(drawn("iid", 9, events))
+        told = next(row for row in with_reference(both.panel, events, ()) if row["detector"] == NAME)
+        assert (told["can_page"], "events more" in told["reason"]) == (("no", True) if waits else ("yes", False))
 
 
 def test_a_fill_that_ends_at_another_hour_is_one_alarm() -> None:
